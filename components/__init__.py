@@ -1,0 +1,1 @@
+"""The stages of a run and what they are made of."""

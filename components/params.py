@@ -1,0 +1,253 @@
+"""The one typed view of params.yaml: every hyper-parameter, its unit and its source.
+
+Only this module reads the file. Endpoints and secrets are not parameters: see `components.settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Task = Literal["vqa", "grounding", "segmentation", "story"]
+TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
+Kind = Literal["caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose"]
+KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
+PARAMS_FILE = "params.yaml"
+
+
+class ParamsError(ValueError):
+    """A value in params.yaml or an override cannot be used; the message names the key and the fix."""
+
+
+class Frozen(BaseModel):
+    """Base of every section: unknown keys are errors and values cannot be changed after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataParams(Frozen):
+    """What the corpus is and how it becomes packed rows."""
+
+    source: Literal["digits", "folder"] = Field("digits", description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl")
+    path: str | None = Field(None, description="the user's folder, only with source `folder`; set by `mmfs run --data PATH`")
+    documents: dict[Kind, int] = Field(description="training documents composed per kind (built-in corpus)")
+    evaluation_documents: dict[Kind, int] = Field(description="held-out documents composed per kind (built-in corpus)")
+    held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
+    image_px: int = Field(32, ge=16, description="side of a composed picture, pixels")
+    vocabulary_size: int = Field(512, ge=300, description="entries of the byte-level BPE tokenizer fitted on the training texts, before the added tokens")
+    shard_documents: int = Field(512, ge=1, description="documents per shard")
+    window_documents: int = Field(1024, ge=1, description="documents that are packed together, per source")
+    max_quarantine_rate: float = Field(0.01, ge=0, le=1, description="share of unusable documents above which `prepare` fails")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="a larger picture is quarantined, pixels")
+
+    @model_validator(mode="after")
+    def _path_goes_with_folder(self) -> Self:
+        if (self.source == "folder") != (self.path is not None):
+            raise ValueError("data.path is set exactly when data.source is `folder`")
+        return self
+
+
+class ModelParams(Frozen):
+    """Which architecture: a preset of model/presets.py and what differs from it."""
+
+    preset: Literal["smoke", "tiny", "small"] = "tiny"
+    cross_attention: Literal["deformable", "off"] = Field("deformable", description="MMFS, or none (Table 6)")
+    visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
+    attention: Literal["document", "release"] = Field("document", description="self-attention inside a document, or over the whole packed row as released")
+    text_loss_weight: float = Field(1.0, ge=0)
+    image_loss_weight: float = Field(10.0, ge=0, description="lambda of Eq. 3; 10 in Table 9")
+    condition_drop: float = Field(0.1, ge=0, le=1, description="share of images whose condition is replaced by the unconditional embedding")
+
+
+class ParameterGroup(Frozen):
+    """Optimizer values of the parameters whose name contains `match`; the first matching group wins."""
+
+    match: str
+    learning_rate_factor: float = Field(1.0, ge=0, description="multiplies the stage's learning rate")
+    weight_decay: float | None = Field(None, ge=0, description="the stage's where absent")
+
+
+class TrainParams(Frozen):
+    """One training stage: batch, optimizer, schedule, parallelism."""
+
+    steps: int = Field(ge=1, description="optimizer steps")
+    rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
+    row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimizer step and rank")
+    mixture: dict[Kind, float] = Field(description="relative weight of each kind; a row holds one kind")
+    learning_rate: float = Field(gt=0)
+    final_learning_rate_factor: float = Field(0.0, ge=0, le=1, description="the cosine ends at this share of the learning rate")
+    warmup_steps: int = Field(0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.995)
+    eps: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
+    groups: tuple[ParameterGroup, ...] = ()
+    freeze: tuple[str, ...] = Field((), description="parameters whose name contains one of these are not trained")
+    zero_stage: Literal[1, 2, 3] = 2
+    ranks: int = Field(2, ge=1, description="processes, one device each")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpoint_every_steps: int = Field(50, ge=1)
+    log_every_steps: int = Field(5, ge=1)
+    text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
+    image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.rows_per_step % (self.ranks * self.accumulate):
+            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be a multiple of ranks x accumulate ({self.ranks} x {self.accumulate})")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        if not any(weight > 0 for weight in self.mixture.values()):
+            raise ValueError("mixture needs one kind with a positive weight")
+        return self
+
+
+class FinetuneParams(Frozen):
+    """One training stage per task (Tables 12 to 15)."""
+
+    vqa: TrainParams
+    grounding: TrainParams
+    segmentation: TrainParams
+    story: TrainParams
+
+
+class SamplingParams(Frozen):
+    """How pictures and text are generated."""
+
+    steps: int = Field(20, ge=1, description="denoising steps")
+    guidance: float = Field(2.0, ge=0, description="classifier-free guidance scale; 1 is none")
+    scheduler: Literal["ddpm", "ddim", "dpm"] = "ddim"
+    max_new_tokens: int = Field(48, ge=1)
+
+
+class EvaluateParams(Frozen):
+    """Held-out documents scored per task, and how they are generated."""
+
+    documents: dict[Literal["caption", "question", "multi", "referring", "segmentation", "story"], int] = Field(description="held-out documents scored, per kind")
+    sampling: SamplingParams = SamplingParams()
+    batch_documents: int = Field(64, ge=1)
+    bootstrap: int = Field(1000, ge=100, description="resamples behind an interval")
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class GateRule(Frozen):
+    """When a challenger of one task replaces the champion."""
+
+    metric: str = Field(description="the primary metric of the task, higher is better")
+    minimum: float = Field(description="no model below this is promoted")
+    smallest_gain: float = Field(0.0, ge=0, description="gain that matters against the champion")
+    alpha: float = Field(0.05, gt=0, lt=1, description="significance of the paired test against the champion")
+
+
+class GateParams(Frozen):
+    """The gate, one rule a task."""
+
+    vqa: GateRule
+    grounding: GateRule
+    segmentation: GateRule
+    story: GateRule
+
+
+class Params(Frozen):
+    """Everything that shapes a run."""
+
+    seed: int = Field(0, ge=0)
+    deterministic: bool = Field(True, description="bit-identical reruns on one machine and device type")
+    tasks: tuple[Task, ...] = Field(TASKS, min_length=1, description="tasks fine-tuned, evaluated, registered and gated")
+    data: DataParams
+    model: ModelParams
+    pretrain: TrainParams
+    finetune: FinetuneParams
+    evaluate: EvaluateParams
+    gate: GateParams
+
+    def training(self, stage: str) -> TrainParams:
+        """Training values of `pretrain` or of a task."""
+        return self.pretrain if stage == "pretrain" else getattr(self.finetune, stage)
+
+
+def parse(values: Any, source: str = PARAMS_FILE) -> Params:
+    """Check a parsed mapping. Raises ParamsError naming each wrong key and what is expected."""
+    if not isinstance(values, dict):
+        raise ParamsError(f"{source}: expected a mapping of sections, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, source)) from None
+
+
+def load(path: Path = Path(PARAMS_FILE)) -> Params:
+    """Read and check params.yaml. Raises ParamsError."""
+    return parse(read_mapping(path), str(path))
+
+
+def read_mapping(path: Path) -> Any:
+    """Read a YAML mapping. Raises ParamsError when the file is absent or is no YAML."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_FloatLoader)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist; run from the repository root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+
+
+def merge(base: Any, overlay: Any) -> Any:
+    """Overlay a mapping on another, key by key; lists and scalars are replaced."""
+    if not (isinstance(base, dict) and isinstance(overlay, dict)):
+        return overlay
+    return base | {key: merge(base[key], value) if key in base else value for key, value in overlay.items()}
+
+
+def override(values: Any, assignment: str) -> Any:
+    """Apply one `key.path=value` (the value is YAML). Raises ParamsError for a malformed assignment."""
+    path, separator, text = assignment.partition("=")
+    if not separator or not path or not all(path.split(".")):
+        raise ParamsError(f"--set {assignment!r}: write it as section.key=value, for example pretrain.steps=100")
+    try:
+        value = yaml.load(text, Loader=_FloatLoader)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"--set {assignment!r}: the value is not YAML: {error}") from None
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return merge(values, value)
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        location = tuple(part for part in problem["loc"] if part != "[key]")
+        key = ".".join(str(part) for part in location) or "(root)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{_suggestion(location)}"
+        elif problem["type"] == "missing":
+            message = "this key is required"
+        lines.append(f"{source}: {key}: {message}")
+    return "\n".join(lines)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: Any = Params
+    for part in location[:-1]:
+        field = getattr(section, "model_fields", {}).get(part)
+        section = field.annotation if field else None
+    known = list(getattr(section, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; known keys: {', '.join(known)}" if known else ""
+
+
+class _FloatLoader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads `1e-4` as a string, DVC's reader as a number."""
+
+
+_FloatLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
