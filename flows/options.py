@@ -1,0 +1,122 @@
+"""What a flow is asked and what it answers: plain records, so that the command imports no orchestrator to build them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled"]
+Decision = Literal["promoted", "rejected", "unchanged", "not promotable", "not compared"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One training run, as asked for.
+
+    `root` is the main checkout. `preset` names an overlay params/PRESET.yaml; `overrides` are `section.key=value`, applied after it.
+    `data` is the user's folder of documents.jsonl and images. `fresh` starts anew even where an equal run is unfinished.
+    """
+
+    root: Path
+    preset: str | None = None
+    overrides: tuple[str, ...] = ()
+    data: Path | None = None
+    promote: bool = True
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a stage of a running flow is; `metrics` are the latest values it told."""
+
+    stage: str
+    state: State
+    done: float = 0
+    total: float = 0
+    unit: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+Watch = Callable[[StageProgress], None]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How a stage ended; `seconds` is the lifetime of its process. `failure` is a class of components/run/failures.py."""
+
+    stage: str
+    state: State
+    seconds: float
+    failure: str | None = None
+    message: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class ModelOutcome:
+    """What became of a task's model: its registered version and the gate's decision, with reasons in words."""
+
+    task: str
+    name: str
+    version: int
+    digest: str
+    decision: Decision
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run. Prefect flow run, MLflow run and DVC experiment all bear the name `run_id`.
+
+    `seconds` is the wall time of the command; start-up is the part before the first task, body the sum of the stages' process lifetimes.
+    """
+
+    run_id: str
+    status: Literal["Completed", "Failed", "Cancelled"]
+    mlflow_run_id: str
+    prefect_flow_run_id: str
+    experiment: str | None
+    stages: tuple[StageOutcome, ...]
+    models: tuple[ModelOutcome, ...]
+    report: Path | None
+    seconds: float
+    start_up_seconds: float
+    continued: bool = False
+    message: str = ""
+    fix: str = ""
+
+    @property
+    def body_seconds(self) -> float:
+        """Sum of the stages' process lifetimes."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def orchestration_seconds(self) -> float:
+        """Wall time that no stage's process was alive for, start-up included."""
+        return self.seconds - self.body_seconds
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing a reproduction found different: a stage, and within it a file or a metric."""
+
+    stage: str
+    what: str
+    original: str
+    reproduced: str
+
+
+@dataclass(frozen=True)
+class ReproduceResult:
+    """`identical` is true when every weight digest and every metric is equal and every stage really ran."""
+
+    model: str
+    version: int
+    run_id: str
+    identical: bool
+    stages_run: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    seconds: float
