@@ -1,0 +1,1 @@
+"""One metric family a file: pure functions from generated answers to numbers."""
