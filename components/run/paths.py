@@ -1,0 +1,137 @@
+"""Where everything lies: the files of a checkout, and what `.mmfs/` of the repository holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The pipeline's files in one checkout (the main one or a run's worktree)."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_yaml(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def requirements_lock(self) -> Path:
+        return self.root / "requirements.lock"
+
+    @property
+    def input(self) -> Path:
+        return self.root / "data" / "input"
+
+    @property
+    def input_pin(self) -> Path:
+        """The DVC file that pins the input."""
+        return self.root / "data" / "input.dvc"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def index(self) -> Path:
+        return self.outputs / "index"
+
+    @property
+    def shards(self) -> Path:
+        return self.outputs / "shards"
+
+    @property
+    def pretrain(self) -> Path:
+        return self.outputs / "pretrain"
+
+    def finetune(self, task: str) -> Path:
+        return self.outputs / "finetune" / task
+
+    def evaluation(self, task: str) -> Path:
+        return self.outputs / "evaluation" / task
+
+
+@dataclass(frozen=True)
+class Home:
+    """What mmfs keeps for the whole repository; `root` is the main checkout."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / ".mmfs"
+
+    @property
+    def work(self) -> Path:
+        """Unfinished work, one folder per stage key."""
+        return self.folder / "work"
+
+    @property
+    def worktrees(self) -> Path:
+        return self.folder / "worktrees"
+
+    @property
+    def remote(self) -> Path:
+        """The default DVC remote."""
+        return self.folder / "remote"
+
+    @property
+    def weights(self) -> Path:
+        """Verified copies of published weights, one folder per model digest."""
+        return self.folder / "weights"
+
+    @property
+    def spools(self) -> Path:
+        """Tracking records that wait for the tracking server."""
+        return self.folder / "spool"
+
+    @property
+    def prefect(self) -> Path:
+        return self.folder / "prefect"
+
+    def run(self, run_id: str) -> RunFiles:
+        return RunFiles(self.folder / "runs" / run_id)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What is kept of one run after its worktree is gone."""
+
+    folder: Path
+
+    def events(self, stage: str) -> Path:
+        return self.folder / "events" / f"{_file_name(stage)}.jsonl"
+
+    def log(self, stage: str) -> Path:
+        return self.folder / "logs" / f"{_file_name(stage)}.log"
+
+    @property
+    def record(self) -> Path:
+        """State of the run, read to resume it."""
+        return self.folder / "run.json"
+
+    @property
+    def patch(self) -> Path:
+        return self.folder / "patch.diff"
+
+    @property
+    def lineage(self) -> Path:
+        return self.folder / "lineage.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+
+def _file_name(stage: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", stage)

@@ -1,0 +1,89 @@
+"""Endpoints, places and secrets: from the environment only, never from params.yaml, never logged."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.run.paths import Home
+
+
+class Settings(BaseSettings):
+    """What this machine and this user bring along; every name is an environment variable."""
+
+    model_config = SettingsConfigDict(env_prefix="MMFS_", frozen=True, extra="ignore", populate_by_name=True)
+
+    root: Path = Field(default_factory=Path.cwd, description="MMFS_ROOT: the repository's main checkout; the current folder where absent")
+    events: Path | None = Field(None, description="MMFS_EVENTS: the file a stage tells its events to")
+    work: Path | None = Field(None, description="MMFS_WORK: unfinished work; .mmfs/work where absent")
+    run_id: str | None = Field(None, description="MMFS_RUN_ID: the mmfs run a stage belongs to")
+    parent_run_id: str | None = Field(None, description="MMFS_PARENT_RUN_ID: the MLflow run a stage's run is a child of")
+    experiment: str = Field("mmfs", description="MMFS_EXPERIMENT: the MLflow experiment")
+    remote: str | None = Field(None, description="MMFS_REMOTE: address of the DVC remote; the one in .dvc/config where absent")
+    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in the main checkout where absent")
+    tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")
+    tracking_password: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_PASSWORD")
+    tracking_token: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_TOKEN")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, values: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in values.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        object.__setattr__(self, "root", self.root.resolve())
+        if self.work is not None:
+            object.__setattr__(self, "work", self.work.resolve())
+        if not self.tracking_uri:
+            object.__setattr__(self, "tracking_uri", f"sqlite:///{self.root / 'mlflow.db'}")
+        return self
+
+    @property
+    def home(self) -> Home:
+        """What mmfs keeps for this repository."""
+        return Home(self.root)
+
+    @property
+    def work_root(self) -> Path:
+        """The folder of all work folders."""
+        return self.work or self.home.work
+
+    @property
+    def artifact_location(self) -> str | None:
+        """Where a new experiment keeps its files; a server decides on its own."""
+        return (self.root / "mlartifacts").as_uri() if self.tracking_uri.startswith("sqlite:") else None
+
+    def child_environment(self) -> dict[str, str]:
+        """What a child process needs to see the same places; secrets stay in the inherited environment."""
+        return {"MMFS_ROOT": str(self.root), "MMFS_WORK": str(self.work_root), "MMFS_EXPERIMENT": self.experiment, "MLFLOW_TRACKING_URI": self.tracking_uri}
+
+
+def quiet_environment() -> dict[str, str]:
+    """Variables that keep every tool from calling home and every hub from being asked."""
+    return {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def quiet(environment: MutableMapping[str, str]) -> None:
+    """Apply quiet_environment() where the user has not decided otherwise. Call before the tools are imported."""
+    for name, value in quiet_environment().items():
+        environment.setdefault(name, value)
