@@ -143,6 +143,8 @@ class GateRule(Frozen):
     minimum: float = Field(description="no model below this is promoted")
     smallest_gain: float = Field(0.0, ge=0, description="gain that matters against the champion")
     alpha: float = Field(0.05, gt=0, lt=1, description="significance of the paired test against the champion")
+    also: tuple[str, ...] = Field((), description="further metrics of which a gain suffices; tests are Holm-corrected over all of them")
+    guards: dict[str, float] = Field({}, description="metrics that must not get worse, each with the loss that is tolerated")
 
 
 class GateParams(Frozen):
