@@ -1,0 +1,50 @@
+"""Whether the local servers answer, asked over their own HTTP APIs."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from datetime import datetime
+from typing import Any
+
+TIMEOUT_S = 5.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment must not see loopback calls
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with _DIRECT.open(url, timeout=TIMEOUT_S) as response:
+            return bool(response.status < 300)
+    except OSError:
+        return False
+
+
+def call(url: str, body: Any) -> Any:
+    """POST JSON and read JSON. Raises OSError (urllib's HTTPError is one)."""
+    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    with _DIRECT.open(request, timeout=TIMEOUT_S) as response:
+        return json.loads(response.read() or b"null")
+
+
+def create_pool(api: str, pool: str) -> None:
+    """Create the process work pool unless it exists. Raises OSError."""
+    try:
+        call(f"{api}/work_pools/", {"name": pool, "type": "process", "description": "Runs flows on this machine"})
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
+
+
+def worker_is_online(api: str, pool: str, worker: str, since: float) -> bool:
+    """Whether the worker has sent a heartbeat since `since` (seconds since the epoch) and counts as online."""
+    try:
+        found = call(f"{api}/work_pools/{pool}/workers/filter", {})
+    except (OSError, ValueError):
+        return False
+    return any(row["name"] == worker and row["status"] == "ONLINE" and _seconds(row["last_heartbeat_time"]) >= since for row in found)
+
+
+def _seconds(moment: str | None) -> float:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else 0.0
