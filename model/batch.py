@@ -1,0 +1,78 @@
+"""What goes into a training step and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from model.config import ModelShape
+
+
+@dataclass(frozen=True)
+class InterleavedBatch:
+    """Packed rows and their images, flat over the batch in row order.
+
+    text_ids [B, L] int64; attention_mask [B, L] bool; document_ids [B, L] int64, 0 is padding, else 1.. within a row, contiguous;
+    targets_mask [B, L] bool, a token that is a trained target (its loss is taken where it is predicted);
+    images [n, 3, px, px] float32 in 0..1 at encoder size; target_images [n, 3, px, px] in 0..1 at decoder size;
+    image_row, image_column [n] int64, the row and column of each image's BoI; image_loss_mask [n] bool; drop_condition [n] bool;
+    timesteps_u [n] float in [0, 1); noise [n, C, h, w] float32 in latent shape; posterior_noise like noise, for a variational autoencoder
+    (its mean is used where absent). The random values belong to the sample, so a step does not depend on ranks or batching.
+    """
+
+    text_ids: Tensor
+    attention_mask: Tensor
+    document_ids: Tensor
+    targets_mask: Tensor
+    images: Tensor
+    target_images: Tensor
+    image_row: Tensor
+    image_column: Tensor
+    image_loss_mask: Tensor
+    drop_condition: Tensor
+    timesteps_u: Tensor
+    noise: Tensor
+    posterior_noise: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch on another device."""
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value if value is None else value.to(device, non_blocking=non_blocking) for name, value in moved.items()})
+
+    def with_blank_image(self, shape: ModelShape) -> Self:
+        """A batch without images gets one that nobody sees and no loss counts, so that every step uses the same parameters on every rank."""
+        device = self.text_ids.device
+        integers = torch.zeros(1, dtype=torch.int64, device=device)
+        flags = torch.zeros(1, dtype=torch.bool, device=device)
+        return replace(
+            self,
+            images=torch.zeros(1, 3, shape.image_px, shape.image_px, device=device),
+            target_images=torch.zeros(1, 3, shape.output_px, shape.output_px, device=device),
+            image_row=integers,
+            image_column=integers + self.text_ids.shape[1] - 1,
+            image_loss_mask=flags,
+            drop_condition=flags,
+            timesteps_u=torch.zeros(1, device=device),
+            noise=torch.zeros(1, *shape.latent_shape, device=device),
+            posterior_noise=None,
+        )
+
+
+@dataclass(frozen=True)
+class MMInterleavedOutput:
+    """Losses of one step. The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
+
+    loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets;
+    image_loss_sum of per-image means over image_count images.
+    """
+
+    loss: Tensor
+    text_loss: Tensor
+    image_loss: Tensor
+    text_loss_sum: Tensor
+    text_count: Tensor
+    image_loss_sum: Tensor
+    image_count: Tensor

@@ -1,0 +1,250 @@
+"""The architecture as frozen values. Importable without torch, so that data preparation can ask for shapes cheaply."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+CONFIG_VERSION = 1
+
+
+class ConfigError(ValueError):
+    """A model configuration cannot be used; the message names the key and the fix."""
+
+
+class Section:
+    """Base of every section: unknown keys are errors when a config.json is read."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Special token ids. `boi` begins an image; `image` is the placeholder of one visual token."""
+
+    pad: int
+    bos: int
+    eos: int
+    boi: int
+    image: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the data needs to know of a model: sizes and ids, no torch."""
+
+    num_visual_tokens: int
+    image_px: int
+    output_px: int
+    latent_shape: tuple[int, int, int]
+    max_row_tokens: int
+    tokens: TokenIds
+
+
+@dataclass(frozen=True)
+class VisionConfig(Section):
+    """CLIP-family ViT with adapter pyramid (mm_interleaved.md 1.2)."""
+
+    image_px: int
+    patch_px: int
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+    activation: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    interactions: int = 4
+    stem: int = 64
+    points: int = 4
+    value_ratio: float = 0.5
+    ffn_ratio: float = 0.25
+    injector_gamma: float = 0.0
+    radial_offsets: bool = False
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def grid(self) -> int:
+        """Patches per side."""
+        return self.image_px // self.patch_px
+
+    @property
+    def adapter_px(self) -> int:
+        """Side of the picture as the adapter sees it: 16 pixels a patch, whatever the ViT's patch."""
+        return 16 * self.grid
+
+    @property
+    def pyramid(self) -> tuple[int, int, int, int]:
+        """Sides of the four maps, finest first."""
+        return (4 * self.grid, 2 * self.grid, self.grid, self.grid // 2)
+
+
+@dataclass(frozen=True)
+class ResamplerConfig(Section):
+    """Q-Former blocks used as a perceiver."""
+
+    queries: int
+    width: int
+    encoder_width: int
+    layers: int
+    heads: int
+    cross_frequency: int = 1
+    intermediate: int = 3072
+    qk_norm: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplerConfig(Section):
+    """One MMFS module, apart from the widths of its host."""
+
+    heads: int
+    points: int
+    inner: int
+    levels: tuple[int, ...]
+    table_rows: int
+    offset_init: float
+    train_sink: bool
+
+
+@dataclass(frozen=True)
+class LanguageConfig(Section):
+    """Llama-family decoder with gated MMFS in every `cross_frequency`-th layer."""
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    mmfs: SamplerConfig
+    mmfs_base: int
+    cross_frequency: int = 4
+    gate_init: float = 0.0
+    rms_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_positions: int = 2048
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(Section):
+    """`pixel`: lossless space-to-depth; `vae`: diffusers AutoencoderKL built from `values`."""
+
+    kind: Literal["pixel", "vae"]
+    factor: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageDecoderConfig(Section):
+    """Diffusion decoder: diffusers UNet, autoencoder and schedule, MMFS on skips and mid block."""
+
+    output_px: int
+    autoencoder: AutoencoderConfig
+    unet: dict[str, Any]
+    scheduler: dict[str, Any]
+    resampler: ResamplerConfig
+    mmfs: SamplerConfig
+    position_grid: int
+    conv_init: float = 0.0
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents."""
+        side = self.output_px // self.autoencoder.factor
+        return (int(self.unet["in_channels"]), side, side)
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """The whole model. `vocab_size` counts the tokenizer's entries; BoI and placeholder are appended to them."""
+
+    vocab_size: int
+    vision: VisionConfig
+    visual_resampler: ResamplerConfig
+    language: LanguageConfig
+    image_decoder: ImageDecoderConfig
+    pad_id: int = 0
+    bos_id: int = 1
+    eos_id: int = 2
+    cross_attention: Literal["deformable", "off"] = "deformable"
+    visible_images: Literal["nearest", "all"] = "all"
+    attention: Literal["document", "release"] = "document"
+    image_loss_mean: Literal["trained", "release"] = "trained"
+    min_context_tokens: int = 3
+    text_loss_weight: float = 1.0
+    image_loss_weight: float = 10.0
+    condition_drop: float = 0.1
+    frozen_head_bias: float = 0.0
+    new_head_bias: float = 0.0
+    init_std: float = 0.02
+    visual_init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming an impossible combination."""
+        pyramid = self.vision.pyramid
+        for name, sampler in (("language.mmfs", self.language.mmfs), ("image_decoder.mmfs", self.image_decoder.mmfs)):
+            missing = [side for side in sampler.levels if side not in pyramid]
+            if missing:
+                raise ConfigError(f"{name}.levels: {missing} not among the pyramid's sides {pyramid}")
+            if sampler.inner % sampler.heads:
+                raise ConfigError(f"{name}.inner ({sampler.inner}) must be a multiple of its heads ({sampler.heads})")
+        if self.vision.image_px % self.vision.patch_px or self.vision.grid % 2:
+            raise ConfigError(f"vision.image_px ({self.vision.image_px}) must be an even multiple of patch_px ({self.vision.patch_px})")
+        if self.vision.layers % self.vision.interactions:
+            raise ConfigError(f"vision.layers ({self.vision.layers}) must be a multiple of interactions ({self.vision.interactions})")
+        if self.visual_resampler.encoder_width != self.vision.width:
+            raise ConfigError("visual_resampler.encoder_width must be vision.width")
+        if self.image_decoder.resampler.encoder_width != self.language.width:
+            raise ConfigError("image_decoder.resampler.encoder_width must be language.width")
+
+    @property
+    def tokens(self) -> TokenIds:
+        """Special token ids."""
+        return TokenIds(pad=self.pad_id, bos=self.bos_id, eos=self.eos_id, boi=self.vocab_size, image=self.vocab_size + 1)
+
+    @property
+    def shape(self) -> ModelShape:
+        """What the data needs to know."""
+        decoder = self.image_decoder
+        return ModelShape(
+            num_visual_tokens=self.visual_resampler.queries,
+            image_px=self.vision.image_px,
+            output_px=decoder.output_px,
+            latent_shape=decoder.latent_shape,
+            max_row_tokens=self.language.max_positions,
+            tokens=self.tokens,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with a version, for JSON."""
+        return {"version": CONFIG_VERSION, **asdict(self)}
+
+
+def config_from_dict(values: dict[str, Any], source: str = "config") -> ModelConfig:
+    """Inverse of `to_dict`. Raises ConfigError naming each wrong key."""
+    version = values.get("version")
+    if not isinstance(version, int) or version > CONFIG_VERSION:
+        raise ConfigError(f"{source}: version {version!r} is not understood; this program reads up to {CONFIG_VERSION}, install a newer mmfs")
+    try:
+        return _ADAPTER.validate_python({key: value for key, value in values.items() if key != "version"})
+    except ValidationError as error:
+        lines = [f"{source}: {'.'.join(str(part) for part in problem['loc']) or '(root)'}: {problem['msg']}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read config.json. Raises ConfigError, or OSError when it cannot be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping")
+    return config_from_dict(values, str(path))
+
+
+_ADAPTER = TypeAdapter(ModelConfig)

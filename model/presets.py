@@ -1,0 +1,275 @@
+"""Named sizes. This is the only place where a size is written; everything else derives from a ModelConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from model.config import (
+    AutoencoderConfig,
+    ConfigError,
+    ImageDecoderConfig,
+    LanguageConfig,
+    ModelConfig,
+    ResamplerConfig,
+    SamplerConfig,
+    VisionConfig,
+)
+
+
+def preset(name: str, *, vocab_size: int, **differs: Any) -> ModelConfig:
+    """The named configuration for a tokenizer of `vocab_size` entries, with top-level fields replaced by `differs`.
+
+    Raises ConfigError for an unknown preset or field.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"model.preset: {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[name](vocab_size)
+    unknown = [key for key in differs if not hasattr(config, key)]
+    if unknown:
+        raise ConfigError(f"model: {', '.join(unknown)} is no field of ModelConfig")
+    return replace(config, **differs)
+
+
+def _scratch(
+    vocab_size: int,
+    *,
+    image_px: int,
+    patch_px: int,
+    vision_width: int,
+    vision_layers: int,
+    interactions: int,
+    stem: int,
+    visual_tokens: int,
+    language_width: int,
+    language_layers: int,
+    head_width: int,
+    factor: int,
+    blocks: tuple[int, ...],
+    condition_tokens: int,
+    max_positions: int,
+) -> ModelConfig:
+    """A model that learns from nothing: gates and last convolutions open, pixel space instead of a trained autoencoder."""
+    vision = VisionConfig(
+        image_px=image_px,
+        patch_px=patch_px,
+        width=vision_width,
+        layers=vision_layers,
+        heads=vision_width // head_width,
+        mlp=2 * vision_width,
+        activation="gelu",
+        interactions=interactions,
+        stem=stem,
+        injector_gamma=0.5,
+        radial_offsets=True,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    fine, middle, coarse, _ = vision.pyramid
+    language = LanguageConfig(
+        width=language_width,
+        layers=language_layers,
+        heads=language_width // head_width,
+        kv_heads=language_width // head_width,
+        mlp=(8 * language_width // 3 + 31) // 32 * 32,
+        mmfs=SamplerConfig(
+            heads=4, points=8, inner=language_width, levels=(middle, coarse, coarse // 2), table_rows=50, offset_init=coarse / 2, train_sink=True
+        ),
+        mmfs_base=coarse,
+        cross_frequency=2,
+        gate_init=0.5,
+        rms_eps=1e-5,
+        max_positions=max_positions,
+    )
+    channels = 3 * factor**2
+    levels = len(blocks)
+    unet = {
+        "sample_size": image_px // factor,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": list(blocks),
+        "layers_per_block": 1,
+        "down_block_types": ["CrossAttnDownBlock2D"] * levels,
+        "up_block_types": ["CrossAttnUpBlock2D"] * levels,
+        "cross_attention_dim": language_width,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+    }
+    decoder = ImageDecoderConfig(
+        output_px=image_px,
+        autoencoder=AutoencoderConfig(kind="pixel", factor=factor),
+        unet=unet,
+        scheduler={
+            "num_train_timesteps": 1000,
+            "beta_schedule": "squaredcos_cap_v2",
+            "prediction_type": "v_prediction",
+            "clip_sample": False,
+            "timestep_spacing": "trailing",
+        },
+        resampler=ResamplerConfig(
+            queries=condition_tokens,
+            width=language_width,
+            encoder_width=language_width,
+            layers=1,
+            heads=language_width // head_width,
+            intermediate=2 * language_width,
+        ),
+        mmfs=SamplerConfig(heads=4, points=4, inner=64, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
+        position_grid=image_px // factor,
+        conv_init=0.05,
+    )
+    return ModelConfig(
+        vocab_size=vocab_size,
+        vision=vision,
+        visual_resampler=ResamplerConfig(
+            queries=visual_tokens,
+            width=vision_width,
+            encoder_width=vision_width,
+            layers=2,
+            heads=vision_width // head_width,
+            cross_frequency=1,
+            intermediate=2 * vision_width,
+            qk_norm=True,
+        ),
+        language=language,
+        image_decoder=decoder,
+        visual_init_std=0.05,
+    )
+
+
+def _smoke(vocab_size: int) -> ModelConfig:
+    """The whole line within a minute, for tests: learns little."""
+    return _scratch(
+        vocab_size,
+        image_px=32,
+        patch_px=8,
+        vision_width=32,
+        vision_layers=2,
+        interactions=2,
+        stem=16,
+        visual_tokens=4,
+        language_width=64,
+        language_layers=2,
+        head_width=16,
+        factor=4,
+        blocks=(32, 48),
+        condition_tokens=4,
+        max_positions=1024,
+    )
+
+
+def _tiny(vocab_size: int) -> ModelConfig:
+    """The laptop line: learns the built-in corpus in two minutes on two CPU cores."""
+    return _scratch(
+        vocab_size,
+        image_px=32,
+        patch_px=8,
+        vision_width=128,
+        vision_layers=2,
+        interactions=2,
+        stem=32,
+        visual_tokens=8,
+        language_width=128,
+        language_layers=4,
+        head_width=32,
+        factor=4,
+        blocks=(96, 128),
+        condition_tokens=12,
+        max_positions=2048,
+    )
+
+
+def _small(vocab_size: int) -> ModelConfig:
+    """Half an hour on two CPU cores."""
+    return _scratch(
+        vocab_size,
+        image_px=32,
+        patch_px=8,
+        vision_width=192,
+        vision_layers=4,
+        interactions=4,
+        stem=48,
+        visual_tokens=8,
+        language_width=192,
+        language_layers=6,
+        head_width=32,
+        factor=2,
+        blocks=(64, 96, 128),
+        condition_tokens=16,
+        max_positions=2048,
+    )
+
+
+def _official_tiny(vocab_size: int) -> ModelConfig:
+    """The published architecture at the size of the reference tensors, with the released behaviour."""
+    vision = VisionConfig(image_px=224, patch_px=14, width=64, layers=24, heads=4, mlp=128)
+    language = LanguageConfig(
+        width=128,
+        layers=8,
+        heads=4,
+        kv_heads=4,
+        mlp=256,
+        mmfs=SamplerConfig(heads=16, points=8, inner=64, levels=(32, 16, 8), table_rows=50, offset_init=3.0, train_sink=True),
+        mmfs_base=16,
+    )
+    unet = {
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [32, 32, 64, 64],
+        "layers_per_block": 2,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        "cross_attention_dim": 64,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+    }
+    vae = {
+        "block_out_channels": [16, 16, 32, 32],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "latent_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "sample_size": 128,
+        "scaling_factor": 0.18215,
+    }
+    scheduler = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+        "steps_offset": 1,
+    }
+    decoder = ImageDecoderConfig(
+        output_px=128,
+        autoencoder=AutoencoderConfig(kind="vae", factor=8, values=vae),
+        unet=unet,
+        scheduler=scheduler,
+        resampler=ResamplerConfig(queries=77, width=64, encoder_width=128, layers=1, heads=4),
+        mmfs=SamplerConfig(heads=16, points=8, inner=1024, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
+        position_grid=16,
+    )
+    return ModelConfig(
+        vocab_size=vocab_size,
+        vision=vision,
+        visual_resampler=ResamplerConfig(
+            queries=8, width=64, encoder_width=64, layers=2, heads=4, cross_frequency=2, qk_norm=True, dropout=0.1
+        ),
+        language=language,
+        image_decoder=decoder,
+        pad_id=99,
+        attention="release",
+        image_loss_mean="release",
+        frozen_head_bias=-100.0,
+        new_head_bias=95.0,
+        visual_init_std=1e-3,
+    )
+
+
+PRESETS: dict[str, Callable[[int], ModelConfig]] = {"smoke": _smoke, "tiny": _tiny, "small": _small, "official_tiny": _official_tiny}

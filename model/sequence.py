@@ -1,0 +1,157 @@
+"""Index arithmetic of packed rows: who sees which image, which tokens describe it, which placeholder takes which visual token.
+
+All of it follows from ids and columns alone. Computed on the batch before it goes to an accelerator, a step needs no synchronisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model.batch import InterleavedBatch
+from model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Visible (query, image) pairs, ordered by query: query, image [P] int64 flat indices; distance [P] int64, 1 = newest visible image."""
+
+    query: Tensor
+    image: Tensor
+    distance: Tensor
+
+    def to(self, device: torch.device | str) -> Pairs:
+        """The same pairs on another device."""
+        return Pairs(self.query.to(device), self.image.to(device), self.distance.to(device))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The indices of one batch of B rows, L columns, n images, m of them decoded; flat token = row * L + column.
+
+    attention [B, 1, L, L] bool, True = may attend. is_image [B, L] bool and image_token [B * L] int64: which visual token replaces a placeholder.
+    is_boi [B, L] bool. pairs: what MMFS in the language model samples. predict [K], target [K] int64: flat token that predicts, id it must predict.
+    decoded [m] int64: images that go through the decoder; decode_weight [m] float: 0 for one that is there only to keep the graph whole.
+    context [m, T] int64 flat tokens from BoI back to the document's start, context_mask [m, T] bool.
+    looking [s] int64 into decoded, looked_at [s] int64 into images: decoded images whose previous image is of the same document.
+    """
+
+    attention: Tensor
+    is_image: Tensor
+    image_token: Tensor
+    is_boi: Tensor
+    pairs: Pairs
+    predict: Tensor
+    target: Tensor
+    decoded: Tensor
+    decode_weight: Tensor
+    context: Tensor
+    context_mask: Tensor
+    looking: Tensor
+    looked_at: Tensor
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same layout on another device."""
+        return Layout(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
+    """The layout of a batch that has at least one image. Raises ValueError when images and placeholders disagree."""
+    ids, documents = batch.text_ids, batch.document_ids
+    rows, columns = ids.shape
+    is_image = ids == config.tokens.image
+    _check_placeholders(is_image, batch, config)
+    boi = batch.image_row * columns + batch.image_column
+    start = document_starts(documents)
+    trained = batch.image_loss_mask & (boi - start[boi] + 1 >= config.min_context_tokens)
+    decoded = trained.nonzero().flatten()
+    decode_weight = torch.ones(len(decoded), device=ids.device)
+    if not len(decoded):
+        decoded, decode_weight = trained.new_zeros(1, dtype=torch.int64), decode_weight.new_zeros(1)
+    context, context_mask = context_slices(boi[decoded], start)
+    same = (batch.image_row[1:] == batch.image_row[:-1]) & (start[boi[1:]] == start[boi[:-1]])
+    follows = torch.cat((same.new_zeros(1), same))
+    looking = follows[decoded].nonzero().flatten()
+    predict = batch.targets_mask[:, 1:].flatten().nonzero().flatten()
+    predict = predict + predict // (columns - 1)
+    return Layout(
+        attention=attention_mask(documents, config.attention),
+        is_image=is_image,
+        image_token=(is_image.flatten().cumsum(0) - 1).clamp(min=0),
+        is_boi=ids == config.tokens.boi,
+        pairs=visible_pairs(start, boi, documents.flatten() > 0, config.visible_images),
+        predict=predict,
+        target=ids.flatten()[predict + 1],
+        decoded=decoded,
+        decode_weight=decode_weight,
+        context=context,
+        context_mask=context_mask,
+        looking=looking,
+        looked_at=decoded[looking] - 1,
+    )
+
+
+def document_starts(documents: Tensor) -> Tensor:
+    """Flat index of the first token of each token's document, [B * L]; a row always starts a document."""
+    changed = torch.ones_like(documents, dtype=torch.bool)
+    changed[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    index = torch.arange(documents.numel(), device=documents.device)
+    return torch.where(changed.flatten(), index, 0).cummax(0).values
+
+
+def attention_mask(documents: Tensor, kind: Literal["document", "release"]) -> Tensor:
+    """Causal self-attention inside each document, or over the whole row as released; [B, 1, L, L] bool."""
+    rows, columns = documents.shape
+    causal = torch.ones(columns, columns, dtype=torch.bool, device=documents.device).tril()
+    if kind == "release":
+        return causal.expand(rows, 1, columns, columns)
+    return (causal & (documents[:, :, None] == documents[:, None, :])).unsqueeze(1)
+
+
+def visible_pairs(start: Tensor, boi: Tensor, real: Tensor, visible: Literal["nearest", "all"]) -> Pairs:
+    """Each token sees the images of its document that began before it; its own BoI does not see the image it begins.
+
+    start [N] flat document start per token; boi [n] flat token of each image, ascending; real [N] bool, False for padding.
+    """
+    begins = torch.zeros_like(start)
+    begins[boi] = 1
+    before = begins.cumsum(0) - begins
+    count = torch.where(real, before - before[start], 0)
+    newest = before - 1
+    if visible == "nearest":
+        count = count.clamp(max=1)
+    query = torch.arange(len(start), device=start.device).repeat_interleave(count)
+    first = (count.cumsum(0) - count)[query]
+    within = torch.arange(len(query), device=start.device) - first
+    distance = count[query] - within
+    return Pairs(query=query, image=newest[query] - distance + 1, distance=distance)
+
+
+def pairs_from_mask(mask: Tensor) -> Pairs:
+    """Pairs of a visibility mask [B, Q, N]; queries and images are numbered flat over the batch."""
+    rows, queries, images = mask.shape
+    seen = mask.to(torch.int64)
+    distance = seen * (seen.sum(-1, keepdim=True) + 1 - seen.cumsum(-1))
+    row, query, image = seen.nonzero(as_tuple=True)
+    return Pairs(query=row * queries + query, image=row * images + image, distance=distance[row, query, image])
+
+
+def context_slices(boi: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat tokens from each BoI back to its document's start [m, T] and which of them are real [m, T]."""
+    length = boi - start[boi] + 1
+    steps = torch.arange(int(length.max()), device=boi.device)
+    return (boi[:, None] - steps).clamp(min=0), steps < length[:, None]
+
+
+def _check_placeholders(is_image: Tensor, batch: InterleavedBatch, config: ModelConfig) -> None:
+    tokens = config.visual_resampler.queries
+    complete = int((batch.image_column + tokens < is_image.shape[1]).sum())
+    found = int(is_image.sum())
+    if found != complete * tokens:
+        raise ValueError(
+            f"text_ids hold {found} image placeholders, but {complete} images of {tokens} visual tokens need {complete * tokens}; "
+            "was the data packed for another model?"
+        )
