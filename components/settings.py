@@ -23,8 +23,9 @@ class Settings(BaseSettings):
     run_id: str | None = Field(None, description="MMFS_RUN_ID: the mmfs run a stage belongs to")
     parent_run_id: str | None = Field(None, description="MMFS_PARENT_RUN_ID: the MLflow run a stage's run is a child of")
     experiment: str = Field("mmfs", description="MMFS_EXPERIMENT: the MLflow experiment")
+    ledger: str | None = Field(None, description="MMFS_LEDGER: where promotions are decided, a folder or s3://bucket/prefix; .mmfs/ledger where absent")
     remote: str | None = Field(None, description="MMFS_REMOTE: address of the DVC remote; the one in .dvc/config where absent")
-    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in the main checkout where absent")
+    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")
     tracking_password: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_PASSWORD")
     tracking_token: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_TOKEN")
@@ -54,13 +55,23 @@ class Settings(BaseSettings):
         return self.work or self.home.work
 
     @property
+    def ledger_address(self) -> str:
+        """Where the ledger's entries lie."""
+        return self.ledger or str(self.home.folder / "ledger")
+
+    @property
     def artifact_location(self) -> str | None:
         """Where a new experiment keeps its files; a server decides on its own."""
         return (self.root / "mlartifacts").as_uri() if self.tracking_uri.startswith("sqlite:") else None
 
     def child_environment(self) -> dict[str, str]:
         """What a child process needs to see the same places; secrets stay in the inherited environment."""
-        return {"MMFS_ROOT": str(self.root), "MMFS_WORK": str(self.work_root), "MMFS_EXPERIMENT": self.experiment, "MLFLOW_TRACKING_URI": self.tracking_uri}
+        return {
+            "MMFS_ROOT": str(self.root),
+            "MMFS_WORK": str(self.work_root),
+            "MMFS_EXPERIMENT": self.experiment,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+        }
 
 
 def quiet_environment() -> dict[str, str]:

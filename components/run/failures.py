@@ -99,7 +99,7 @@ def explain(error: BaseException) -> StageError:
         where = f" while writing {error.filename}" if error.filename else ""
         return StageError(FailureClass.INFRASTRUCTURE, f"the disk is full{where}", "free some space and run the same command to go on")
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return StageError(FailureClass.OUT_OF_MEMORY, "the system has no memory left", "close other programs and run the same command to go on")
+        return StageError(FailureClass.OUT_OF_MEMORY, "no memory left", "close other programs and run the same command to go on")
     if isinstance(error, PermissionError | ConnectionError | TimeoutError):
         return StageError(FailureClass.INFRASTRUCTURE, str(error) or type(error).__name__)
     return StageError(FailureClass.BUG, f"{type(error).__name__}: {error}", "please report this with the log of the stage")

@@ -1,0 +1,122 @@
+"""What every `python -m components.<stage>` does around the stage's body."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.params import Params, parse, read_mapping
+from components.results import Result
+from components.run.dvc_remote import content_address
+from components.run.events import EventWriter
+from components.run.failures import FailureClass, StageError, explain
+from components.run.key import StageInputs, device_type, stage_inputs
+from components.run.lease import Owner
+from components.run.paths import Paths
+from components.run.pipeline import read_pipeline
+from components.run.process import die_with_parent, raise_on_termination
+from components.run.work import WorkFolder, hold_work
+from components.settings import Settings, quiet
+from components.tracking.stage_run import StageRun
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's body is given besides parameters and paths."""
+
+    name: str
+    key: str
+    device: str
+    settings: Settings
+    events: EventWriter
+    work: WorkFolder
+    tracking: StageRun
+
+
+Body = Callable[[Params, Paths, StageContext], Result]
+
+
+def stage_main(name: str, body: Body) -> int:
+    """Run the body of stage `name` (its dvc.yaml address) in the current checkout; the exit status.
+
+    A failure is one line on stderr, an event and an exit code of its class. The traceback is printed for bugs only.
+    """
+    quiet(os.environ)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    raise_on_termination()
+    die_with_parent()
+    settings = Settings()
+    events = EventWriter(settings.events)
+    try:
+        _run(name, body, settings, events)
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        problem = explain(error)
+        if problem.failure is FailureClass.BUG:
+            traceback.print_exc()
+        sys.stderr.write(f"{name}: {problem.line()}\n")
+        _tell_failure(events, problem)
+        return problem.failure.exit_code
+
+
+def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None:
+    paths = Paths(Path.cwd())
+    values = read_mapping(paths.params)
+    params = parse(values)
+    stages = read_pipeline(paths.dvc_yaml)
+    if name not in stages:
+        raise StageError(FailureClass.BAD_CONFIG, f"dvc.yaml has no stage {name}", f"it has: {', '.join(stages)}")
+    inputs = stage_inputs(stages[name], paths.root, values, device_type())
+    key = inputs.key
+
+    def on_wait(owner: Owner) -> None:
+        message = f"{name}: process {owner.pid} on {owner.host} computes the same; waiting for it"
+        events.waiting(message)
+        _log.info(message)
+
+    def on_lost() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with hold_work(settings.work_root, key, paths.root, on_wait, on_lost) as work:
+        if (known := work.restore()) is not None:
+            _log.info("%s: already computed under %s", name, key[:12])
+            events.finished(known)
+            return
+        events.started(name, key)
+        tracking = StageRun.open(settings, name, key, {"mmfs.device": inputs.device, "mmfs.run_id": settings.run_id or "none"})
+        context = StageContext(name, key, inputs.device, settings, events, work, tracking)
+        try:
+            result = _tracked(params, paths, context, body, inputs)
+        except BaseException as error:
+            problem = explain(error)
+            tracking.set_tags({"mmfs.failure": problem.failure, "mmfs.failure_message": problem.message})
+            tracking.close("KILLED" if problem.failure is FailureClass.PREEMPTED else "FAILED")
+            raise
+        work.finish(result.as_dict())
+        events.finished(result.as_dict())
+        tracking.close("FINISHED")
+
+
+def _tracked(params: Params, paths: Paths, context: StageContext, body: Body, inputs: StageInputs) -> Result:
+    context.tracking.log_params(inputs.params)
+    for path, digest in inputs.deps.items():
+        if path.startswith(("data/", "outputs/")):
+            context.tracking.log_input(path, digest, content_address(paths.root, digest), path, context.name.partition("@")[0])
+    result = body(params, paths, context)
+    context.tracking.log_summary(result.metrics)
+    return result
+
+
+def _tell_failure(events: EventWriter, problem: StageError) -> None:
+    try:
+        events.failed(problem.failure, problem.message, problem.fix)
+    except OSError as error:
+        sys.stderr.write(f"the failure could not be recorded: {error}\n")
