@@ -1,0 +1,80 @@
+"""A byte-level BPE tokenizer fitted on the training texts; digits stand alone. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from components.data.documents import CorpusError
+
+SPECIAL = ("<pad>", "<s>", "</s>")
+PAD, BOS, EOS = range(3)
+# A word, a single digit, a run of signs (each with the space before it) or white space.
+_PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+class Tokenizer:
+    """Texts to ids and back. Two further ids follow the vocabulary: `boi` begins an image, `image` is a visual token's placeholder."""
+
+    def __init__(self, path: Path) -> None:
+        """Read tokenizer.json. Raises CorpusError where it is missing or unusable."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception for malformed files
+            raise CorpusError(f"{path} is no tokenizer ({error}); run `dvc repro prepare`") from None
+        found = tuple(self._tokenizer.id_to_token(index) for index in range(len(SPECIAL)))
+        if found != SPECIAL:
+            raise CorpusError(f"{path}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, got {found}; run `dvc repro prepare`")
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary, without `boi` and `image`."""
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def boi(self) -> int:
+        """Id that begins an image."""
+        return self.vocab_size
+
+    @property
+    def image(self) -> int:
+        """Id of the placeholder of one visual token."""
+        return self.vocab_size + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text item. A space is put before it, so that a word is the same token anywhere in a document."""
+        return self._tokenizer.encode(f" {text}", add_special_tokens=False).ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([f" {text}" for text in texts], add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, special and image ids left out; `decode(encode(text)) == text`."""
+        return self._tokenizer.decode([index for index in ids if len(SPECIAL) <= index < self.vocab_size]).removeprefix(" ")
+
+
+def fit(texts: Iterable[str], vocabulary_size: int) -> str:
+    """The JSON of a tokenizer fitted on texts; may end with fewer entries than asked for when the texts have no more pairs to merge."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((f" {text}" for text in texts), trainer)
+    return tokenizer.to_str()
