@@ -1,0 +1,113 @@
+"""What is registered: the published weights of a digest, and the evaluations that speak for them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
+
+from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
+from components.registry.gate import Evaluated
+
+DIGEST_TAG = "mmfs.model_digest"
+RUN_TAG = "mmfs.run_id"
+EVALUATION_TAG = "mmfs.evaluation."
+MANIFEST_FILE = "manifest.json"
+SAMPLES_FILE = "samples.jsonl"
+EVIDENCE_FILES = (MANIFEST_FILE, METRICS_FILE, SAMPLES_FILE)
+TAGGED_MANIFEST_CHARACTERS = 16
+
+
+class RegistryError(RuntimeError):
+    """A model or version that is asked for is not there; the message names it and what to do."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """The logged model that holds a digest's bytes, and the run that published them."""
+
+    model_id: str
+    digest: str
+    source_run_id: str | None
+
+    @property
+    def uri(self) -> str:
+        """Address that MLflow loads, serves and registers."""
+        return f"models:/{self.model_id}"
+
+
+def find_package(client: MlflowClient, experiment_id: str, digest: str) -> Package:
+    """The logged model of a digest, the oldest where there are several. Raises RegistryError when nobody published it."""
+    found = client.search_logged_models([experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'", order_by=[{"field_name": "creation_timestamp"}])
+    for model in found:
+        if str(model.status) == "READY":
+            return Package(model.model_id, digest, model.source_run_id)
+    raise RegistryError(f"no published weights have the digest {digest[:12]}; run `mmfs run` to train and publish them")
+
+
+def read_evaluated(folder: Path, digest: str) -> Evaluated:
+    """An evaluation's evidence from its folder: corpus values and, per metric, each document's mean score."""
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    values = {name: metric.value for name, metric in read_metrics(folder / METRICS_FILE).items() if isinstance(metric, Estimate)}
+    totals: dict[str, dict[str, list[float]]] = {}
+    with (folder / SAMPLES_FILE).open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            for metric, score in row["scores"].items():
+                totals.setdefault(metric, {}).setdefault(row["document"], []).append(float(score))
+    scores = {metric: {document: sum(rows) / len(rows) for document, rows in documents.items()} for metric, documents in totals.items()}
+    return Evaluated(digest, manifest["sha256"], values, scores)
+
+
+def attach_evaluation(client: MlflowClient, version: ModelVersion, run_id: str, task: str, folder: Path, manifest: str) -> None:
+    """Keep the evidence with the run and name its place on the version, once per manifest."""
+    tag = evaluation_tag(manifest)
+    if tag in version.tags:
+        return
+    place = f"evaluation/{task}"
+    for name in EVIDENCE_FILES:
+        client.log_artifact(run_id, str(folder / name), place)
+    client.set_model_version_tag(version.name, version.version, tag, f"runs:/{run_id}/{place}")
+
+
+def fetch_evaluated(client: MlflowClient, version: ModelVersion, manifest: str) -> Evaluated:
+    """The version's evaluation on `manifest`, or on another one where it has none on that; without any, one that compares with nothing."""
+    digest = version.tags.get(DIGEST_TAG, "")
+    known = {tag: place for tag, place in version.tags.items() if tag.startswith(EVALUATION_TAG)}
+    place = known.get(evaluation_tag(manifest)) or next(iter(known.values()), None)
+    if place is None:
+        return Evaluated(digest, "", {}, {})
+    run_id, _, path = place.removeprefix("runs:/").partition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        return read_evaluated(Path(client.download_artifacts(run_id, path, folder)), digest)
+
+
+def evaluation_tag(manifest: str) -> str:
+    """Tag of a model version under which the evidence on a manifest is named."""
+    return EVALUATION_TAG + manifest[:TAGGED_MANIFEST_CHARACTERS]
+
+
+def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion:
+    """A registered version. Raises RegistryError."""
+    for one in versions(client, model):
+        if int(one.version) == version:
+            return one
+    raise RegistryError(f"{model} has no version {version}; `mmfs models` lists what there is")
+
+
+def versions(client: MlflowClient, model: str, tags: Mapping[str, str] | None = None) -> list[ModelVersion]:
+    """Versions of a model with these tags, oldest first; none for an unknown model."""
+    wanted = "".join(f" and tags.`{key}` = '{value}'" for key, value in (tags or {}).items())
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{model}'{wanted}", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda one: int(one.version))
