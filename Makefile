@@ -44,7 +44,7 @@ lint: setup ## check style, types, import directions and manifests
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports
-	@$(RUN) -m infra.validate
+	@PYTHON="$(RUN)" infra/validate.sh
 
 .PHONY: bench
 bench: setup ## run every benchmark and render docs/benchmarks.md
