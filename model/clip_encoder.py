@@ -1,0 +1,104 @@
+"""CLIP-family ViT with adapter: last hidden state for the resampler and a four-level pyramid for MMFS."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
+
+from model.config import VisionConfig
+from model.positions import cell_centres
+from model.vit_adapter import Interaction, SpatialPrior
+
+
+class Layers(nn.Module):
+    """Only there for the name `encoder.layers` of the public checkpoints."""
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+
+
+class VisionModel(nn.Module):
+    """The ViT's parts under their CLIP names and the adapter's beside them."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        clip = CLIPVisionConfig(
+            hidden_size=config.width,
+            intermediate_size=config.mlp,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            image_size=config.image_px,
+            patch_size=config.patch_px,
+            hidden_act=config.activation,
+            layer_norm_eps=config.layer_norm_eps,
+            attn_implementation="sdpa",
+        )
+        self.embeddings = CLIPVisionEmbeddings(clip)
+        # The spelling is that of the public checkpoints.
+        self.pre_layrnorm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.encoder = Layers(clip)
+        self.adapter_level_embed = nn.Parameter(torch.zeros(3, config.width))
+        self.adapter_spm = SpatialPrior(config.stem, config.width)
+        last = config.interactions - 1
+        self.adapter_interactions = nn.ModuleList([Interaction(config, last=index == last) for index in range(config.interactions)])
+        self.adapter_up = nn.ConvTranspose2d(config.width, config.width, 2, 2)
+        self.register_buffer("patch_centres", cell_centres(config.pyramid[2:3]), persistent=False)
+        self.register_buffer("pyramid_centres", cell_centres(config.pyramid[1:]), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Normalised images [n, 3, px, px] to hidden [n, 1 + patches, width] and four maps [n, width, s, s], finest first."""
+        c1, pyramid = self._prior(images)
+        hidden = self.pre_layrnorm(self.embeddings(images))
+        group = len(self.encoder.layers) // len(self.adapter_interactions)
+        kept = []
+        for index, interaction in enumerate(self.adapter_interactions):
+            first, patches = hidden[:, :1], hidden[:, 1:]
+            hidden = torch.cat((first, interaction.injector(patches, pyramid, self.patch_centres)), dim=1)
+            for layer in self.encoder.layers[index * group : (index + 1) * group]:
+                hidden = layer(hidden, attention_mask=None)
+            pyramid = interaction.extract(pyramid, hidden[:, 1:], self.pyramid_centres)
+            kept.append(hidden[:, 1:])
+        return hidden, self._maps(c1, pyramid, kept)
+
+    def _prior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The finest map and the three others as tokens with their level's embedding."""
+        side = self.config.adapter_px
+        if images.shape[-1] != side:
+            images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+        c1, *others = self.adapter_spm(images)
+        tokens = [each.flatten(2).transpose(1, 2) + level for each, level in zip(others, self.adapter_level_embed, strict=True)]
+        return c1, torch.cat(tokens, dim=1)
+
+    def _maps(self, c1: Tensor, pyramid: Tensor, kept: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        sides = self.config.pyramid
+        parts = pyramid.split([side * side for side in sides[1:]], dim=1)
+        c2, c3, c4 = (_as_map(part, side) for part, side in zip(parts, sides[1:], strict=True))
+        c1 = self.adapter_up(c2) + c1
+        # With fewer than four interactions the later outputs serve several levels.
+        x1, x2, x3, x4 = (_as_map(kept[(level + 1) * len(kept) // 4 - 1 if len(kept) >= 4 else level * len(kept) // 4], sides[2]) for level in range(4))
+        return c1 + _resize(x1, sides[0]), c2 + _resize(x2, sides[1]), c3 + x3, c4 + _resize(x4, sides[3])
+
+
+class ClipEncoder(nn.Module):
+    """The wrapper that gives the state-dict prefix `encoder.vision_model`."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.vision_model = VisionModel(config)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """See VisionModel."""
+        return self.vision_model(images)
+
+
+def _as_map(tokens: Tensor, side: int) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _resize(maps: Tensor, side: int) -> Tensor:
+    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)

@@ -1,0 +1,133 @@
+"""Context of an image to the image: resampled condition, UNet with MMFS, diffusion loss and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import Tensor, nn
+
+from model.autoencoder import build_autoencoder
+from model.config import ImageDecoderConfig
+from model.mmfs_net import MMFSNet, References, skip_shapes
+from model.resampler import PerceiverResampler
+
+SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}
+
+
+class DiffusionDecoder(nn.Module):
+    """Autoencoder, UNet and the MMFS blocks on its skips."""
+
+    def __init__(self, config: ImageDecoderConfig, value_width: int, *, cross_attention: bool) -> None:
+        super().__init__()
+        self.vae = build_autoencoder(config.autoencoder)
+        self.unet = UNet2DConditionModel(**config.unet)
+        skips = skip_shapes(config.unet, config.latent_shape[1])
+        self.mmfs_module = MMFSNet(skips, value_width, config.mmfs, config.position_grid) if cross_attention else None
+
+    def references(self, features: Tensor, looking: Tensor) -> References | None:
+        """Values of the images looked at; None where there is no MMFS."""
+        return None if self.mmfs_module is None else self.mmfs_module.references(features, looking)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, references: References | None) -> Tensor:
+        """The UNet's own forward with MMFS between mid block and up path. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
+        unet = self.unet
+        embedding = unet.time_embedding(unet.get_time_embed(latents, timesteps))
+        sample = unet.conv_in(latents)
+        skips = [sample]
+        for block in unet.down_blocks:
+            sample, made = _call(block, condition, hidden_states=sample, temb=embedding)
+            skips += made
+        sample = unet.mid_block(sample, embedding, encoder_hidden_states=condition)
+        if self.mmfs_module is not None and references is not None:
+            skips, sample = self.mmfs_module(skips, sample, references)
+        for block in unet.up_blocks:
+            taken = len(block.resnets)
+            sample = _call(block, condition, hidden_states=sample, temb=embedding, res_hidden_states_tuple=tuple(skips[-taken:]))
+            skips = skips[:-taken]
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(sample)))
+
+
+class ImageDecoder(nn.Module):
+    """The 77-query-style resampler, the unconditional embedding and the diffusion decoder."""
+
+    def __init__(self, config: ImageDecoderConfig, value_width: int, *, cross_attention: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.perceiver_resampler = PerceiverResampler(config.resampler)
+        self.neg_prompt_embeds = nn.Parameter(torch.zeros(1, config.resampler.queries, config.resampler.width))
+        self.decoder = DiffusionDecoder(config, value_width, cross_attention=cross_attention)
+        self.schedule = DDPMScheduler(**config.scheduler)
+
+    def condition(self, context: Tensor, mask: Tensor) -> Tensor:
+        """Context [m, T, language width] with mask [m, T] to condition tokens [m, queries, width]."""
+        return self.perceiver_resampler(context, mask)
+
+    def losses(
+        self,
+        images: Tensor,
+        condition: Tensor,
+        references: References | None,
+        *,
+        drop: Tensor,
+        timesteps_u: Tensor,
+        noise: Tensor,
+        posterior_noise: Tensor | None,
+    ) -> Tensor:
+        """Mean squared error per image [m]; images in 0..1, drop [m] bool, timesteps_u [m] in [0, 1)."""
+        with torch.no_grad():
+            latents = self.decoder.vae.to_latents(images, posterior_noise)
+        timesteps = (timesteps_u * self.schedule.config["num_train_timesteps"]).long()
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        condition = torch.where(drop[:, None, None], self.neg_prompt_embeds, condition)
+        prediction = self.decoder(noisy, timesteps, condition, references)
+        return (prediction.float() - self._target(latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Tensor,
+        references: References | None,
+        generators: Sequence[torch.Generator],
+        *,
+        steps: int,
+        guidance: float,
+        scheduler: str,
+    ) -> Tensor:
+        """Pictures [m, 3, px, px] in 0..1. All noise of picture i comes from generators[i] (CPU), so it does not depend on the batch."""
+        sampler = SCHEDULERS[scheduler].from_config(self.schedule.config)
+        sampler.set_timesteps(steps, device=condition.device)
+        shape = self.config.latent_shape
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(condition.device)
+        rows = len(condition)
+        guided = guidance != 1.0
+        if guided:
+            condition = torch.cat((self.neg_prompt_embeds.expand(rows, -1, -1).to(condition.dtype), condition))
+            references = None if references is None else references.doubled(rows)
+        latents = noise * sampler.init_noise_sigma
+        for timestep in sampler.timesteps:
+            inputs = sampler.scale_model_input(torch.cat((latents, latents)) if guided else latents, timestep)
+            prediction = self.decoder(inputs, timestep.expand(len(inputs)), condition, references)
+            if guided:
+                unconditional, conditional = prediction.chunk(2)
+                prediction = unconditional + guidance * (conditional - unconditional)
+            latents = sampler.step(prediction, timestep, latents, generator=list(generators)).prev_sample
+        return self.decoder.vae.to_images(latents)
+
+    def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        kind = self.schedule.config["prediction_type"]
+        if kind == "epsilon":
+            return noise
+        return latents if kind == "sample" else self.schedule.get_velocity(latents, noise, timesteps)
+
+
+def _call(block: nn.Module, condition: Tensor, **inputs: Any) -> Any:
+    """A UNet block, with the condition if it has cross-attention."""
+    if getattr(block, "has_cross_attention", False):
+        inputs["encoder_hidden_states"] = condition
+    return block(**inputs)

@@ -1,0 +1,109 @@
+"""Llama-family decoder whose every k-th layer looks at images through a gated MMFS between attention and MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
+
+from model.config import LanguageConfig
+from model.mmfs import MMFS
+from model.sequence import Pairs
+
+
+class GatedMMFS(nn.Module):
+    """tanh(gate) * MMFS(norm(tokens), norm(features)); every token looks from the middle of the picture."""
+
+    def __init__(self, config: LanguageConfig, value_width: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.full((1,), config.gate_init))
+        self.norm1 = LlamaRMSNorm(config.width, eps=config.rms_eps)
+        self.norm2 = LlamaRMSNorm(value_width, eps=config.rms_eps)
+        self.attn = MMFS(config.width, value_width, config.mmfs, config.mmfs_base)
+        self.register_buffer("centre", torch.full((1, 2), 0.5), persistent=False)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Values of image features [n, cells, value_width]; the same for every token and decoding step."""
+        return self.attn.project(self.norm2(features))
+
+    def forward(self, tokens: Tensor, value: Tensor, pairs: Pairs) -> Tensor:
+        """tokens [B, L, width]; returns the update, same shape."""
+        flat = self.norm1(tokens).flatten(0, 1)
+        return self.gate.tanh() * self.attn(flat, value, self.centre, pairs).view_as(tokens)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, MMFS where this layer has one, MLP; each pre-norm with a residual."""
+
+    def __init__(self, llama: LlamaConfig, index: int, cross: GatedMMFS | None) -> None:
+        super().__init__()
+        self.self_attn = LlamaAttention(llama, index)
+        self.mlp = LlamaMLP(llama)
+        self.input_layernorm = LlamaRMSNorm(llama.hidden_size, eps=llama.rms_norm_eps)
+        self.post_attention_layernorm = LlamaRMSNorm(llama.hidden_size, eps=llama.rms_norm_eps)
+        self.llama_cross_attn = cross
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        value: Tensor | None,
+        pairs: Pairs,
+        cache: DynamicCache | None,
+    ) -> Tensor:
+        """hidden [B, L, width]; attention [B, 1, L, K] bool; value from `project`, None without MMFS."""
+        update, _ = self.self_attn(self.input_layernorm(hidden), rotary, attention, past_key_values=cache)
+        hidden = hidden + update
+        if self.llama_cross_attn is not None and value is not None:
+            hidden = hidden + self.llama_cross_attn(hidden, value, pairs)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class LlamaMMFS(nn.Module):
+    """The language model without its head. `cross_attention=False` builds it without MMFS."""
+
+    def __init__(self, config: LanguageConfig, entries: int, value_width: int, *, cross_attention: bool) -> None:
+        super().__init__()
+        llama = LlamaConfig(
+            vocab_size=entries,
+            hidden_size=config.width,
+            intermediate_size=config.mlp,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            max_position_embeddings=config.max_positions,
+            rms_norm_eps=config.rms_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            attn_implementation="sdpa",
+        )
+        self.embed_tokens = nn.Embedding(entries, config.width)
+        self.layers = nn.ModuleList(
+            DecoderLayer(llama, index, GatedMMFS(config, value_width) if cross_attention and index % config.cross_frequency == 0 else None)
+            for index in range(config.layers)
+        )
+        self.norm = LlamaRMSNorm(config.width, eps=config.rms_eps)
+        self.rotary = LlamaRotaryEmbedding(llama)
+
+    def project(self, features: Tensor) -> list[Tensor | None]:
+        """Per layer the values of image features [n, cells, value_width], None for layers without MMFS."""
+        return [None if layer.llama_cross_attn is None else layer.llama_cross_attn.project(features) for layer in self.layers]
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        attention: Tensor,
+        positions: Tensor,
+        values: Sequence[Tensor | None],
+        pairs: Pairs,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """embeddings [B, L, width], attention [B, 1, L, keys] bool, positions [B or 1, L]; returns hidden states after the final norm."""
+        rotary = self.rotary(embeddings, positions)
+        hidden = embeddings
+        for layer, value in zip(self.layers, values, strict=True):
+            hidden = layer(hidden, attention, rotary, value, pairs, cache)
+        return self.norm(hidden)

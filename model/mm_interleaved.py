@@ -1,0 +1,123 @@
+"""MM-Interleaved: the composition root. It wires the parts and holds what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from model.batch import InterleavedBatch, MMInterleavedOutput
+from model.config import ModelConfig
+from model.image_decoder import ImageDecoder
+from model.llama_mmfs import LlamaMMFS
+from model.losses import joint_loss, text_loss
+from model.positions import sincos_1d
+from model.sequence import Layout, Pairs, plan
+from model.text_decoder import TextDecoder
+from model.visual_tokenizer import VisualFeatures, VisualTokenizer
+
+
+class MMInterleaved(nn.Module):
+    """Images and text in, text scores and pictures out. State-dict names are those of the release."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        visual_tokenizer: VisualTokenizer,
+        mm_decoder: LlamaMMFS,
+        text_decoder: TextDecoder,
+        image_decoder: ImageDecoder,
+    ) -> None:
+        super().__init__()
+        width = config.language.width
+        self.config = config
+        self.visual_tokenizer = visual_tokenizer
+        self.mm_decoder = mm_decoder
+        self.text_decoder = text_decoder
+        self.image_decoder = image_decoder
+        self.soi_token = nn.Parameter(torch.zeros(1, width))
+        self.context_feat_proj = nn.Linear(width, width)
+        self.register_buffer("context_positions", sincos_1d(torch.arange(config.language.max_positions), width), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.soi_token.device
+
+    def forward(
+        self, batch: InterleavedBatch, layout: Layout | None = None, *, text_weight: float | None = None, image_weight: float | None = None
+    ) -> MMInterleavedOutput:
+        """Losses of one step. The weights are the configuration's where absent; with image weight 0 the image decoder does not run.
+
+        `layout` is `plan(batch, config)` made before the batch went to an accelerator; without it the indices are computed here.
+        Raises ValueError when placeholders and images disagree.
+        """
+        text_weight = self.config.text_loss_weight if text_weight is None else text_weight
+        image_weight = self.config.image_loss_weight if image_weight is None else image_weight
+        if not len(batch.images):
+            batch = batch.with_blank_image(self.config.shape)
+        layout = plan(batch, self.config) if layout is None else layout
+        features = self.visual_tokenizer(batch.images)
+        hidden = self.hidden_states(batch.text_ids, features, layout)
+        flat = hidden.flatten(0, 1)
+        text = text_loss(self.text_decoder(flat.index_select(0, layout.predict)), layout.target)
+        image = self.image_loss(batch, features, hidden, layout) if image_weight else (flat.new_zeros(()), flat.new_zeros(()))
+        return joint_loss(text, image, text_weight, image_weight)
+
+    def embed(self, text_ids: Tensor, tokens: Tensor, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
+        """Token embeddings [B, L, width]: placeholders take visual tokens [n, T, width] in order, BoI gets its own vector added."""
+        embeddings = self.mm_decoder.embed_tokens(text_ids)
+        visual = tokens.flatten(0, 1).index_select(0, image_token).view_as(embeddings)
+        return torch.where(is_image.unsqueeze(-1), visual.to(embeddings.dtype), embeddings) + is_boi.unsqueeze(-1) * self.soi_token
+
+    def hidden_states(self, text_ids: Tensor, features: VisualFeatures, layout: Layout) -> Tensor:
+        """The language model over packed rows, [B, L, width]."""
+        embeddings = self.embed(text_ids, features.tokens, layout.is_image, layout.image_token, layout.is_boi)
+        positions = torch.arange(text_ids.shape[1], device=text_ids.device).unsqueeze(0)
+        return self.mm_decoder(embeddings, layout.attention, positions, self.project(features), layout.pairs)
+
+    def project(self, features: VisualFeatures) -> list[Tensor | None]:
+        """Per layer the values that MMFS samples, None where a layer has none."""
+        return self.mm_decoder.project(features.levels(self.config.language.mmfs.levels))
+
+    def decode(
+        self,
+        embeddings: Tensor,
+        attention: Tensor,
+        positions: Tensor,
+        values: Sequence[Tensor | None],
+        pairs: Pairs,
+        cache: DynamicCache,
+    ) -> Tensor:
+        """Hidden states of further tokens after those in the cache."""
+        return self.mm_decoder(embeddings, attention, positions, values, pairs, cache)
+
+    def context(self, hidden: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        """Projected context [m, T, width] of images, BoI first; hidden [B, L, width], index [m, T] flat tokens, mask [m, T]."""
+        projected = self.context_feat_proj(hidden).flatten(0, 1)
+        gathered = projected.index_select(0, index.flatten()).view(*index.shape, -1)
+        empty = self.context_feat_proj.bias.to(gathered.dtype)
+        return torch.where(mask.unsqueeze(-1), gathered, empty) + self.context_positions[: index.shape[1]].to(gathered.dtype)
+
+    def image_loss(self, batch: InterleavedBatch, features: VisualFeatures, hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Sum of the diffusion errors of the decoded images and the count they are divided by."""
+        chosen = layout.decoded
+        decoder = self.image_decoder
+        condition = decoder.condition(self.context(hidden, layout.context, layout.context_mask), layout.context_mask)
+        looked_at = VisualFeatures(features.tokens, tuple(each.index_select(0, layout.looked_at) for each in features.maps))
+        references = decoder.decoder.references(looked_at.levels(self.config.image_decoder.mmfs.levels), layout.looking)
+        posterior = batch.posterior_noise
+        losses = decoder.losses(
+            batch.target_images[chosen],
+            condition,
+            references,
+            drop=batch.drop_condition[chosen],
+            timesteps_u=batch.timesteps_u[chosen],
+            noise=batch.noise[chosen],
+            posterior_noise=None if posterior is None else posterior[chosen],
+        )
+        kept = layout.decode_weight.sum()
+        released = self.config.image_loss_mean == "release"
+        return (losses * layout.decode_weight).sum(), kept.new_tensor(len(batch.images)) if released else kept
