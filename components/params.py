@@ -131,7 +131,8 @@ class EvaluateParams(Frozen):
 
     documents: dict[Literal["caption", "question", "multi", "referring", "segmentation", "story"], int] = Field(description="held-out documents scored, per kind")
     sampling: SamplingParams = SamplingParams()
-    batch_documents: int = Field(64, ge=1)
+    batch_documents: int = Field(64, ge=1, description="documents generated at once, per process")
+    ranks: int = Field(2, ge=1, description="processes that generate, one device (or processor core) each")
     bootstrap: int = Field(1000, ge=100, description="resamples behind an interval")
     confidence: float = Field(0.95, gt=0, lt=1)
 

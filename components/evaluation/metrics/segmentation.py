@@ -20,8 +20,12 @@ class Areas:
     union: np.ndarray
     truth: np.ndarray
 
+    def without(self, label: int) -> Areas:
+        """The same counts with one class left out of the mean; its pixels still count in the unions of the others."""
+        return Areas(*(np.delete(counts, label, axis=1) for counts in (self.intersection, self.union, self.truth)))
+
     def miou(self, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Mean over classes present in the truth, of pictures `chosen` [..., n] (default: all, as a scalar array); NaN when no class is present."""
+        """Mean over classes present in the truth, of pictures `chosen` [..., n] (default: all, as a scalar); NaN when none is present."""
         rows = np.arange(len(self.truth)) if chosen is None else chosen
         intersection, union, truth = (counts[rows].sum(axis=-2) for counts in (self.intersection, self.union, self.truth))
         present = truth > 0

@@ -1,0 +1,80 @@
+"""The generating program: `python -m components.evaluation.generate FOLDER`, one process a rank.
+
+It answers the requests of FOLDER/manifest.json batch by batch and appends to its own log; what an earlier attempt answered is not asked again.
+Batches are cut the same way whichever rank takes them, so that the same job gives the same answers after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.answer_log import read_answers
+from components.evaluation.manifest import Manifest, Request
+
+JOB_FILE = "job.json"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where the generating program finds what it needs. `models` are folders of verified weights, by who answers."""
+
+    models: dict[str, str]
+    index: str
+    shards: str
+    batch_documents: int
+    ranks: int
+    device: str
+
+    def write(self, folder: Path) -> None:
+        (folder / JOB_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        values: dict[str, Any] = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        return cls(**values)
+
+
+def batches(requests: Sequence[Request], size: int, ranks: int) -> list[list[Request]]:
+    """Requests of one kind, mode and model together, at most `size` at once and evenly cut so that all ranks have work."""
+    cut: list[list[Request]] = []
+    for _, group in groupby(sorted(requests, key=_alike), key=_alike):
+        together = list(group)
+        parts = min(len(together), -(-len(together) // (size * ranks)) * ranks)
+        bounds = [len(together) * part // parts for part in range(parts + 1)]
+        cut += [together[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return cut
+
+
+def unanswered(folder: Path, manifest: Manifest, job: Job, rank: int) -> list[list[Request]]:
+    """Batches of this rank in which a request has no answer yet."""
+    known = read_answers(folder)
+    mine = batches(manifest.requests, job.batch_documents, job.ranks)[rank :: job.ranks]
+    return [batch for batch in mine if any(request.id not in known for request in batch)]
+
+
+def main(folder: Path) -> None:
+    """Answer this rank's share."""
+    rank = int(os.environ.get("RANK", "0"))
+    manifest, job = Manifest.read(folder / MANIFEST_FILE), Job.read(folder)
+    todo = unanswered(folder, manifest, job, rank)
+    if not todo:
+        return
+    from components.evaluation.answering import answer  # only here: a finished rank starts without torch
+
+    answer(folder, manifest, job, rank, todo)
+
+
+def _alike(request: Request) -> tuple[str, str, str]:
+    return request.answering, request.mode, request.kind
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
