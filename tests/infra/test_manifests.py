@@ -75,7 +75,9 @@ def job_template() -> Manifest:
     return job
 
 
-@pytest.mark.parametrize("path", sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml"), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml"), ids=lambda path: path.name
+)
 def test_each_file_is_strictly_valid_as_written(path: Path) -> None:
     for manifest in yaml.safe_load_all(path.read_text()):
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
@@ -116,7 +118,9 @@ def test_images_are_pinned_and_ours_have_a_dockerfile(manifests: list[Manifest])
 
 def test_what_is_referred_to_exists(manifests: list[Manifest]) -> None:
     names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
-    secrets = {f"mmfs-{path.name.removesuffix('.env.example')}": env_names(path) for path in (ROOT / "infra" / "secrets").glob("*.env.example")}
+    secrets = {
+        f"mmfs-{path.name.removesuffix('.env.example')}": env_names(path) for path in (ROOT / "infra" / "secrets").glob("*.env.example")
+    }
     for workload, pod in [*pods(manifests), ("flow", job_template()["spec"]["template"]["spec"])]:
         if account := pod.get("serviceAccountName"):
             assert ("ServiceAccount", account) in names, workload

@@ -1,0 +1,61 @@
+"""Run every benchmark and render docs/benchmarks.md: `python -m benchmarks [--quick]` (a quick run renders nothing)."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import benchmarks
+from benchmarks.record import options
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+NOT_BENCHMARKS = {"__main__", "record", "watch"}
+
+
+def main() -> None:
+    quick = options("every benchmark").quick
+    documents = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names():
+            file = Path(folder) / f"{name}.json"
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *(["--quick"] if quick else [])]
+            subprocess.run(command, cwd=ROOT, check=True)
+            documents.append(json.loads(file.read_text(encoding="utf-8")))
+    if not quick:
+        PAGE.write_text(page(documents), encoding="utf-8")
+
+
+def names() -> list[str]:
+    """The benchmark modules."""
+    return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in NOT_BENCHMARKS)
+
+
+def page(documents: list[dict[str, Any]]) -> str:
+    """docs/benchmarks.md from the JSON documents."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`: medians of three repetitions, each taken only after the check in its row passed.",
+        "",
+    ]
+    for document in documents:
+        versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+        lines += [f"## {document['benchmark']}", "", f"{document['device']}. {versions}.", ""]
+        lines += ["| case | metric | value | peer | goal | holds | checked by |", "| --- | --- | --- | --- | --- | --- | --- |"]
+        for row in document["rows"]:
+            holds = {None: "", True: "yes", False: "no"}[row["holds"]]
+            peer = "" if row["peer"] is None else f"{row['peer']:.4g} (ratio {row['ratio']:.2f})"
+            value = f"{row['value']:.4g} {row['unit']}".strip()
+            lines.append(f"| {row['case']} | {row['metric']} | {value} | {peer} | {row['goal']} | {holds} | {row['check']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
