@@ -20,17 +20,24 @@ _PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 class Tokenizer:
     """Texts to ids and back. Two further ids follow the vocabulary: `boi` begins an image, `image` is a visual token's placeholder."""
 
-    def __init__(self, path: Path) -> None:
-        """Read tokenizer.json. Raises CorpusError where it is missing or unusable."""
+    def __init__(self, json_text: str, name: str = "tokenizer.json") -> None:
+        """From the text of a tokenizer.json. Raises CorpusError where it is unusable."""
         try:
-            text = path.read_text(encoding="utf-8")
-            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+            self._tokenizer = tokenizers.Tokenizer.from_str(json_text)
         except Exception as error:  # the library raises bare Exception for malformed files
-            raise CorpusError(f"{path} is no tokenizer ({error}); run `dvc repro prepare`") from None
+            raise CorpusError(f"{name} is no tokenizer ({error}); run `dvc repro prepare`") from None
         found = tuple(self._tokenizer.id_to_token(index) for index in range(len(SPECIAL)))
         if found != SPECIAL:
-            raise CorpusError(f"{path}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, got {found}; run `dvc repro prepare`")
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+            raise CorpusError(f"{name}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, got {found}; run `dvc repro prepare`")
+        self.sha256 = hashlib.sha256(json_text.encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read tokenizer.json. Raises CorpusError where it is missing or unusable."""
+        try:
+            return cls(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{path} cannot be read ({error}); run `dvc repro prepare`") from None
 
     @property
     def vocab_size(self) -> int:
@@ -51,9 +58,9 @@ class Tokenizer:
         """Ids of a text item. A space is put before it, so that a word is the same token anywhere in a document."""
         return self._tokenizer.encode(f" {text}", add_special_tokens=False).ids
 
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([f" {text}" for text in texts], add_special_tokens=False)]
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Number of ids of each text."""
+        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast([f" {text}" for text in texts], add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special and image ids left out; `decode(encode(text)) == text`."""

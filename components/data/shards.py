@@ -1,0 +1,144 @@
+"""WebDataset shards: tars of KEY.json + KEY.N.png, readable by any tool, written byte-identically, read by byte range."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from components.data.documents import CorpusError, Document, ImageItem
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document lies: shard file name, first byte and number of bytes, sha256 of these bytes."""
+
+    shard: str
+    offset: int
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One finished shard. `md5` is how DVC addresses the same bytes."""
+
+    name: str
+    size: int
+    documents: int
+    sha256: str
+    md5: str
+
+
+class ShardWriter:
+    """Writes documents into numbered shards, one series per split and kind."""
+
+    def __init__(self, folder: Path, documents_per_shard: int) -> None:
+        self._folder = folder
+        self._limit = documents_per_shard
+        self._open: dict[str, _OpenShard] = {}
+        self._numbers: dict[str, int] = {}
+        self._finished: list[Shard] = []
+
+    def add(self, document: Document, images: list[bytes]) -> Place:
+        """Append a document whose image items name their members; `images` are the encoded files in item order."""
+        series = f"{document.split}-{document.kind}"
+        if series not in self._open:
+            number = self._numbers.get(series, 0)
+            self._numbers[series] = number + 1
+            self._open[series] = _OpenShard(self._folder / f"{series}-{number:05d}.tar")
+        shard = self._open[series]
+        members = [(f"{document.id}.json", document.model_dump_json().encode())]
+        members += [(item.path, data) for item, data in zip(document.images, images, strict=True)]
+        place = shard.append(b"".join(_member(name, data) for name, data in members))
+        if shard.documents >= self._limit:
+            self._finished.append(self._open.pop(series).finish())
+        return place
+
+    def finish(self) -> list[Shard]:
+        """Close all shards; what was written, by name."""
+        self._finished += [shard.finish() for shard in self._open.values()]
+        self._open.clear()
+        return sorted(self._finished, key=lambda shard: shard.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for shard in self._open.values():
+            shard.close()
+
+
+class _OpenShard:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("xb")
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        self._size = 0
+        self.documents = 0
+
+    def append(self, data: bytes) -> Place:
+        place = Place(self._path.name, self._size, len(data), hashlib.sha256(data).hexdigest())
+        self._write(data)
+        self.documents += 1
+        return place
+
+    def finish(self) -> Shard:
+        end = 2 * _BLOCK
+        self._write(bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
+        self.close()
+        return Shard(self._path.name, self._size, self.documents, self._sha256.hexdigest(), self._md5.hexdigest())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self._md5.update(data)
+        self._size += len(data)
+
+
+def members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a document's members from its byte range. Raises CorpusError for bytes that are no tar members."""
+    position = 0
+    try:
+        while position < len(data):
+            info = tarfile.TarInfo.frombuf(data[position : position + _BLOCK], "utf-8", "strict")
+            start = position + _BLOCK
+            if start + info.size > len(data):
+                raise CorpusError(f"member {info.name} is cut short")
+            yield info.name, data[start : start + info.size]
+            position = start + info.size + -info.size % _BLOCK
+    except tarfile.HeaderError as error:
+        raise CorpusError(f"no tar member at byte {position} of a document ({error})") from None
+
+
+def member_name(key: str, number: int, data: bytes) -> str:
+    """Member name of a document's image: KEY.N.png or KEY.N.jpg."""
+    return f"{key}.{number}.{'jpg' if data.startswith(bytes((0xFF, 0xD8))) else 'png'}"
+
+
+def with_members(document: Document, images: list[bytes]) -> Document:
+    """The document with its image items naming their members and the sha256 of their bytes."""
+    data = iter(enumerate(images))
+    items = []
+    for item in document.items:
+        if isinstance(item, ImageItem):
+            number, image = next(data)
+            update = {"path": member_name(document.id, number, image), "sha256": hashlib.sha256(image).hexdigest()}
+            item = item.model_copy(update=update)
+        items.append(item)
+    return document.model_copy(update={"items": tuple(items)})
+
+
+def _member(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict") + data + bytes(-len(data) % _BLOCK)
