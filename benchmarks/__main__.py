@@ -41,7 +41,7 @@ def page(documents: list[dict[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`: medians of three repetitions, each taken only after the check in its row passed.",
+        "Written by `make bench`: medians, each taken only after the check in its row passed.",
         "",
     ]
     for document in documents:

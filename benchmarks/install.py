@@ -1,4 +1,7 @@
-"""How long `make setup` takes in a fresh clone, packages coming from the configured index. `python -m benchmarks.install [--quick] [--json FILE]`."""
+"""How long `make setup` takes in a fresh clone: `python -m benchmarks.install [--quick] [--json FILE]`.
+
+Packages come from the index that pip is configured with, so the number is also one about that.
+"""
 
 from __future__ import annotations
 
