@@ -1,0 +1,25 @@
+"""The `mmfs` command. Only this module and the topics' light ones are imported to show help; everything heavy comes with the command itself."""
+
+from __future__ import annotations
+
+import sys
+
+from flows import cli_doctor, cli_generate, cli_models, cli_reproduce, cli_run, cli_runs, cli_services
+from flows.cli_output import application, explained
+
+app = application(
+    "Train, track, evaluate, promote and reproduce interleaved image-text models.\n\n"
+    "Start with `mmfs doctor`, then `mmfs run`. Prefect, MLflow and DVC act on the same runs."
+)
+for topic in (cli_run, cli_runs, cli_services, cli_generate, cli_models, cli_reproduce, cli_doctor):
+    topic.register(app)
+
+
+def main() -> None:
+    """Entry point of the `mmfs` script; the exit status says in sysexits.h's words what went wrong."""
+    with explained():
+        app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

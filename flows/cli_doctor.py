@@ -1,0 +1,33 @@
+"""`mmfs doctor`: what this machine lacks, and how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from flows.cli_output import Json, print_json, print_table, repository_root
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(doctor)
+
+
+def doctor(json_: Json = False) -> None:
+    """Check this machine: what is there, what is missing, and how to mend it. The exit status is 1 when mmfs cannot work.
+
+    Example: `mmfs doctor`
+    """
+    from flows.doctor import examine
+
+    findings = examine(repository_root())
+    if json_:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_table(("", "check", "finding", "fix"), [(_MARKS[one.state], one.name, one.detail, one.fix) for one in findings])
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+_MARKS = {"ok": "[green]ok[/green]", "limited": "[yellow]limited[/yellow]", "missing": "[red]missing[/red]"}

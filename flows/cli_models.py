@@ -1,0 +1,127 @@
+"""`mmfs models`, `promote` and `rollback`: the registry, with the ledger that decides."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli_output import BAD_USAGE, CommandError, Json, application, out, print_json, print_table, repository_root, working
+
+if TYPE_CHECKING:
+    from components.promote import Promotions
+    from components.registry.ledger import Entry
+
+Model = Annotated[str, typer.Argument(help="Registered model, such as mmfs-vqa, or its task, such as vqa.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Why, for the ledger.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    models = application("List the registered models, or compare their aliases with the ledger.")
+    models.command("list")(list_models)
+    models.command("verify")(verify)
+    app.add_typer(models, name="models")
+    app.command()(promote)
+    app.command()(rollback)
+
+
+def list_models(json_: Json = False) -> None:
+    """List every version of every model with its aliases and the run it comes from.
+
+    The run's name is the same in Prefect, MLflow (tag mmfs.run_id) and DVC (`dvc exp show`).
+
+    Example: `mmfs models list --json | jq -r '.[] | select(.aliases | index("champion")).uri'`
+    """
+    with _promotions("Asking the registry") as promotions:
+        found = sorted(promotions.client.search_model_versions("name LIKE 'mmfs-%'"), key=lambda one: (one.name, -int(one.version)))
+        rows = [
+            {
+                "model": one.name,
+                "version": int(one.version),
+                "uri": f"models:/{one.name}/{one.version}",
+                "aliases": list(one.aliases),
+                "digest": one.tags.get("mmfs.model_digest"),
+                "run": one.tags.get("mmfs.run_id"),
+                "mlflow_run_id": one.run_id,
+            }
+            for one in found
+        ]
+    if json_:
+        print_json(rows)
+    elif not rows:
+        out().print("no model is registered yet; `mmfs run` trains some")
+    else:
+        columns = ("model", "version", "aliases", "run", "digest")
+        print_table(columns, [(row["model"], row["version"], ", ".join(row["aliases"]), row["run"], (row["digest"] or "")[:12]) for row in rows])
+
+
+def verify(json_: Json = False) -> None:
+    """Check the ledger's chain and that every alias in the registry is what the ledger says. The exit status is 1 when not.
+
+    Example: `mmfs models verify`
+    """
+    with _promotions("Reading the ledger") as promotions:
+        models = promotions.ledger.models()
+        drifts = [drift for model in models for drift in promotions.verify(model)]
+    if json_:
+        print_json({"models": models, "differences": [asdict(drift) for drift in drifts]})
+    elif not drifts:
+        out().print(f"{len(models)} models agree with the ledger")
+    else:
+        print_table(("model", "alias", "ledger", "registry"), [(one.model, one.alias, one.ledger or "none", one.registry or "none") for one in drifts])
+    if drifts:
+        raise typer.Exit(1)
+
+
+def promote(model: Model, version: Annotated[int, typer.Argument(min=1, show_default=False)], reason: Reason = None, json_: Json = False) -> None:
+    """Make a version the champion, whatever the gate said. The ledger keeps who did it and why.
+
+    Example: `mmfs promote vqa 3 --reason "checked by hand on our own pictures"`
+    """
+    with _promotions("Writing the ledger") as promotions:
+        entry = promotions.promote(_registered(model), version, getpass.getuser(), reason or "promoted by hand")
+    _show(entry, f"{entry.model} version {entry.version} is the champion", json_)
+
+
+def rollback(model: Model, reason: Reason = None, json_: Json = False) -> None:
+    """Put the previous champion back in charge.
+
+    Example: `mmfs rollback vqa --reason "reads 7 as 1"`
+    """
+    with _promotions("Writing the ledger") as promotions:
+        entry = promotions.rollback(_registered(model), getpass.getuser(), reason or "rolled back by hand")
+    _show(entry, f"{entry.model} version {entry.version} was taken down; its predecessor is the champion again", json_)
+
+
+@contextmanager
+def _promotions(text: str) -> Iterator[Promotions]:
+    root = repository_root()
+    os.environ["MMFS_ROOT"] = str(root)
+    with working(text):
+        from components.promote import open_promotions
+        from components.registry.ledger import LedgerError
+        from components.registry.package import RegistryError
+        from components.settings import Settings, quiet
+
+        quiet(os.environ)
+        try:
+            yield open_promotions(Settings())
+        except (RegistryError, LedgerError) as error:
+            raise CommandError(str(error), status=BAD_USAGE) from None
+
+
+def _registered(name: str) -> str:
+    return name if name.startswith("mmfs-") else f"mmfs-{name}"
+
+
+def _show(entry: Entry, sentence: str, as_json: bool) -> None:
+    if as_json:
+        print_json(entry.model_dump(mode="json"))
+    else:
+        out().print(f"{sentence} (ledger entry {entry.number}, run {entry.run_id})")

@@ -1,0 +1,135 @@
+"""What all commands share: where the repository is, how results and errors are printed, how progress is drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, for scripts.")]
+NOT_FOUND = 66  # EX_NOINPUT of sysexits.h: what was named does not exist
+BAD_USAGE = 64  # EX_USAGE
+UNAVAILABLE = 69  # EX_UNAVAILABLE
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked: one line, with the fix, and the exit status."""
+
+    def __init__(self, message: str, fix: str = "", status: int = 1) -> None:
+        super().__init__(message)
+        self.fix = fix
+        self.status = status
+
+
+def application(help_text: str) -> typer.Typer:
+    """A group of commands; no traceback is ever drawn by typer, see `explained`."""
+    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+def out() -> Console:
+    """Standard output, for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def notes() -> Console:
+    """Standard error, for progress and remarks: standard output stays a result that can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A plain table."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = out()
+    console.soft_wrap = False
+    console.print(table)
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on a terminal while something runs that tells no progress; one line elsewhere."""
+    console = notes()
+    if not console.is_terminal:
+        console.print(f"{text} ...")
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
+        progress.add_task(text, total=None)
+        yield
+
+
+def repository_root() -> Path:
+    """The main checkout: $MMFS_ROOT, else the nearest folder above with params.yaml in a git repository. Raises CommandError."""
+    if shutil.which("git") is None:
+        raise CommandError("git is not installed", "install it, for example `apt install git`; every run is tied to a commit", UNAVAILABLE)
+    if given := os.environ.get("MMFS_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    found = next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), None)
+    if found is None:
+        raise CommandError(f"no params.yaml in {here} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
+    if not (found / ".git").exists():
+        raise CommandError(f"{found} is not a git repository", "run mmfs inside a clone (`git clone`): every run is tied to a commit", BAD_USAGE)
+    return found
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Print what went wrong as one line on standard error and exit with its status; only a bug shows a traceback."""
+    try:
+        yield
+    except CommandError as error:
+        _exit(f"error: {error}", error.fix, error.status)
+    except KeyboardInterrupt:
+        _exit("interrupted", "", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        message, fix, status = _explain(error)
+        if status == 70:
+            traceback.print_exc()
+        _exit(f"error: {message}", fix, status)
+
+
+def _explain(error: Exception) -> tuple[str, str, int]:
+    from components.run.failures import explain
+    from components.services.ports import PortTaken
+    from components.services.stack import ServiceError
+
+    if isinstance(error, PortTaken | ServiceError):
+        return str(error), "", UNAVAILABLE
+    problem = explain(error)
+    return problem.message, problem.fix, problem.failure.exit_code
+
+
+def _exit(line: str, fix: str, status: int) -> None:
+    sys.stderr.write(line + (f" — {fix}" if fix else "") + "\n")
+    sys.exit(status)

@@ -1,0 +1,93 @@
+"""`mmfs run`: the whole line, from the input to a promoted model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli_output import Json, out, print_json, print_table, repository_root
+from flows.options import RunOptions, RunResult
+
+if TYPE_CHECKING:
+    from flows.options import StageOutcome
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(run)
+
+
+def run(
+    preset: Annotated[str | None, typer.Option(help="Overlay params/NAME.yaml.", metavar="NAME", show_default=False)] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="One hyper-parameter; may be repeated.", metavar="KEY=VALUE", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(help="Your folder: documents.jsonl and its images.", metavar="PATH", show_default=False)] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas.", metavar="TASKS", show_default=False)] = None,
+    promote: Annotated[bool, typer.Option(help="Let the gate promote what is better.")] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run where an equal one is unfinished.")] = False,
+    json_: Json = False,
+) -> None:
+    """Prepare the data, train, evaluate, register and promote, then write a report.
+
+    A run that was stopped goes on where it was; a stage whose inputs did not change is Cached. Keys are explained in docs/params.md.
+
+    Example: `mmfs run --preset small --set seed=1 --set pretrain.steps=2000 --tasks vqa,story`
+    """
+    root = repository_root()
+    overrides = list(assignments or ())
+    if tasks is not None:
+        overrides.append(f"tasks=[{tasks}]")
+    options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
+    _check(options)
+    from flows.cli_progress import stage_bars
+    from flows.training import run as train
+
+    with stage_bars() as watch:
+        result = train(options, watch)
+    show(result, json_)
+    if result.status != "Completed":
+        raise typer.Exit(exit_status(result))
+
+
+def _check(options: RunOptions) -> None:
+    """Say what is wrong with the parameters before an orchestrator is loaded for them. Raises ParamsError."""
+    from components.run.parameters import resolve
+
+    resolve(options.root, options.preset, options.overrides, options.data)
+
+
+def show(result: RunResult, as_json: bool) -> None:
+    """Print how a run ended and its names in Prefect, MLflow and DVC."""
+    if as_json:
+        print_json(asdict(result) | {"body_seconds": result.body_seconds, "orchestration_seconds": result.orchestration_seconds})
+        return
+    print_table(("stage", "state", "seconds", ""), [(one.stage, one.state, f"{one.seconds:.1f}", _remark(one)) for one in result.stages])
+    console = out()
+    console.print()
+    if result.models:
+        print_table(("model", "version", "decision", "why"), [(one.name, one.version, one.decision, "; ".join(one.reasons)) for one in result.models])
+        console.print()
+    console.print(f"{result.status} in {result.seconds:.0f} s (start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}): run {result.run_id}")
+    console.print(f"  Prefect   flow run {result.prefect_flow_run_id}")
+    console.print(f"  MLflow    run {result.mlflow_run_id}")
+    console.print(f"  DVC       experiment {result.experiment or 'none saved'}")
+    if result.report is not None:
+        console.print(f"  report    {result.report}")
+    if result.message:
+        console.print(f"{result.message}" + (f" — {result.fix}" if result.fix else ""))
+
+
+def exit_status(result: RunResult) -> int:
+    """130 for a cancelled run, else the exit code of the failed stage's class."""
+    from components.run.failures import FailureClass
+
+    if result.status == "Cancelled":
+        return 130
+    failures = [FailureClass(one.failure).exit_code for one in result.stages if one.failure]
+    return failures[0] if failures else 1
+
+
+def _remark(one: StageOutcome) -> str:
+    return f"{one.failure}: {one.message}" + (f" — {one.fix}" if one.fix else "") if one.failure else one.message
