@@ -63,8 +63,18 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
                 continue
             document = with_members(sample.document, sample.images)
             place = writer.add(document, sample.images)
+            trained = sum(item.loss for item in document.images)
             rows.append(
-                Row(document.id, document.source, document.kind, document.split, **vars(place), tokens=0, images=tuple(sample.sizes))
+                Row(
+                    id=document.id,
+                    source=document.source,
+                    kind=document.kind,
+                    split=document.split,
+                    **vars(place),
+                    tokens=0,
+                    images=tuple(sample.sizes),
+                    trained_images=trained,
+                )
             )
             texts.append(document.texts)
             if done % _PROGRESS_EVERY == 0:

@@ -27,7 +27,10 @@ INDEX_FILE, DOCUMENTS_FILE, TOKENIZER_FILE, QUARANTINE_FILE, METRICS_FILE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One document: where its bytes are and how long it is. `tokens` counts text tokens only; `images` are [width, height] in pixels."""
+    """One document: where its bytes are and how long it is. 
+
+    `tokens` counts text tokens only; `images` are [width, height] in pixels; `trained_images` are those with a loss.
+    """
 
     id: str
     source: str
@@ -39,6 +42,7 @@ class Row:
     sha256: str
     tokens: int
     images: tuple[tuple[int, int], ...]
+    trained_images: int
 
     def row_length(self, num_visual_tokens: int) -> int:
         """Tokens it takes in a packed row: <s>, texts, <BoI> and visual tokens of each image, </s>."""

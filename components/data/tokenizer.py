@@ -12,13 +12,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from components.data.documents import CorpusError
 
 SPECIAL = ("<pad>", "<s>", "</s>")
-PAD, BOS, EOS = range(3)
 # A word, a single digit, a run of signs (each with the space before it) or white space.
 _PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 class Tokenizer:
     """Texts to ids and back. Two further ids follow the vocabulary: `boi` begins an image, `image` is a visual token's placeholder."""
+
+    pad, bos, eos = range(3)
 
     def __init__(self, json_text: str, name: str = "tokenizer.json") -> None:
         """From the text of a tokenizer.json. Raises CorpusError where it is unusable."""
@@ -29,6 +30,12 @@ class Tokenizer:
         found = tuple(self._tokenizer.id_to_token(index) for index in range(len(SPECIAL)))
         if found != SPECIAL:
             raise CorpusError(f"{name}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, got {found}; run `dvc repro prepare`")
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        """Entries of the vocabulary, without `boi` and `image`."""
+        self.boi = self.vocab_size
+        """Id that begins an image."""
+        self.image = self.vocab_size + 1
+        """Id of the placeholder of one visual token."""
         self.sha256 = hashlib.sha256(json_text.encode()).hexdigest()
 
     @classmethod
@@ -38,21 +45,6 @@ class Tokenizer:
             return cls(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise CorpusError(f"{path} cannot be read ({error}); run `dvc repro prepare`") from None
-
-    @property
-    def vocab_size(self) -> int:
-        """Entries of the vocabulary, without `boi` and `image`."""
-        return self._tokenizer.get_vocab_size()
-
-    @property
-    def boi(self) -> int:
-        """Id that begins an image."""
-        return self.vocab_size
-
-    @property
-    def image(self) -> int:
-        """Id of the placeholder of one visual token."""
-        return self.vocab_size + 1
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text item. A space is put before it, so that a word is the same token anywhere in a document."""

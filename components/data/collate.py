@@ -1,0 +1,98 @@
+"""Laid-out documents to the model's batch. Every random number belongs to (seed, epoch, document, image, purpose)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from components.data.keyed import generator
+from components.data.layout import SWAPPED_KINDS, Columns, Encoded, lay_out, swap
+from components.data.tokenizer import Tokenizer
+from components.data.transforms import as_float
+from model.batch import InterleavedBatch
+from model.config import ModelShape
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An encoded document in one epoch of its source."""
+
+    encoded: Encoded
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes batches of packed rows; the same rows give the same batch wherever and whenever they are collated."""
+
+    tokenizer: Tokenizer
+    shape: ModelShape
+    row_tokens: int
+    condition_drop: float
+    seed: int
+
+    def batch(self, rows: Sequence[Sequence[Sample]]) -> InterleavedBatch:
+        """Rows of samples, each at most `row_tokens` long, to [rows, row_tokens] with padding at the end."""
+        ids = np.full((len(rows), self.row_tokens), self.tokenizer.pad, np.int64)
+        documents = np.zeros(ids.shape, np.int64)
+        trained = np.zeros(ids.shape, bool)
+        pictures: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        image_row, image_column, image_loss = [], [], []
+        draws: list[tuple[float, bool, np.ndarray]] = []
+        for row, samples in enumerate(rows):
+            start = 0
+            for number, sample in enumerate(samples, 1):
+                columns = self._columns(sample)
+                end = start + len(columns.ids)
+                ids[row, start:end], trained[row, start:end], documents[row, start:end] = columns.ids, columns.trained, number
+                for image, column, loss in columns.images:
+                    pictures.append(sample.encoded.encoder[image])
+                    targets.append(sample.encoded.target[image])
+                    image_row.append(row)
+                    image_column.append(start + column)
+                    image_loss.append(loss)
+                    draws.append(self._draws(sample, image, loss))
+                start = end
+        images = _floats(pictures, self.shape.image_px)
+        return InterleavedBatch(
+            text_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(documents > 0),
+            document_ids=torch.from_numpy(documents),
+            targets_mask=torch.from_numpy(trained),
+            images=images,
+            target_images=images if self.shape.output_px == self.shape.image_px else _floats(targets, self.shape.output_px),
+            image_row=torch.tensor(image_row, dtype=torch.int64),
+            image_column=torch.tensor(image_column, dtype=torch.int64),
+            image_loss_mask=torch.tensor(image_loss, dtype=torch.bool),
+            drop_condition=torch.tensor([drop for _, drop, _ in draws], dtype=torch.bool),
+            timesteps_u=torch.tensor([u for u, _, _ in draws], dtype=torch.float32),
+            noise=torch.from_numpy(np.stack([noise for _, _, noise in draws]) if draws else np.zeros((0, *self.shape.latent_shape), np.float32)),
+        )
+
+    def _columns(self, sample: Sample) -> Columns:
+        encoded = sample.encoded
+        pieces: Sequence = encoded.pieces
+        if encoded.kind in SWAPPED_KINDS:
+            pieces = swap(pieces, lambda image: self._key(sample, image, "order").random() < 0.5)
+        return lay_out(pieces, self.tokenizer, self.shape.num_visual_tokens)
+
+    def _draws(self, sample: Sample, image: int, loss: bool) -> tuple[float, bool, np.ndarray]:
+        """(timestep in [0, 1), whether the condition is dropped, noise); an image that is not generated needs none."""
+        if not loss:
+            return 0.0, False, np.zeros(self.shape.latent_shape, np.float32)
+        return (
+            float(self._key(sample, image, "timestep").random(dtype=np.float32)),
+            bool(self._key(sample, image, "condition").random() < self.condition_drop),
+            self._key(sample, image, "noise").standard_normal(self.shape.latent_shape, np.float32),
+        )
+
+    def _key(self, sample: Sample, image: int, purpose: str) -> np.random.Generator:
+        return generator(self.seed, sample.epoch, sample.encoded.id, image, purpose)
+
+
+def _floats(pictures: list[np.ndarray], px: int) -> torch.Tensor:
+    return torch.from_numpy(as_float(np.stack(pictures))) if pictures else torch.zeros(0, 3, px, px)

@@ -1,0 +1,107 @@
+"""A document as token columns: which id stands where, which is trained, where images begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.data.documents import Document, LoadedDocument, TextItem
+from components.data.tokenizer import Tokenizer
+from components.data.transforms import square
+from components.params import Kind
+from model.config import ModelShape
+
+SWAPPED_KINDS: frozenset[Kind] = frozenset({"caption", "multi"})
+"""Kinds in which a picture stands before or after its sentence by a keyed coin in training."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A text's ids, or an image's number in the document."""
+
+    loss: bool
+    ids: tuple[int, ...] = ()
+    image: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A document ready to be laid out. Pictures uint8: encoder [n, px, px, 3], target [n, px, px, 3]."""
+
+    id: str
+    kind: Kind
+    pieces: tuple[Piece, ...]
+    encoder: np.ndarray
+    target: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pictures."""
+        return self.encoder.nbytes + (0 if self.target is self.encoder else self.target.nbytes)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A laid-out document: ids and trained per column; per image in the order of its columns: number, column of its BoI, trained."""
+
+    ids: list[int]
+    trained: list[bool]
+    images: list[tuple[int, int, bool]]
+
+
+def pieces_of(document: Document, tokenizer: Tokenizer) -> tuple[Piece, ...]:
+    """The items as ids and image numbers."""
+    pieces, images = [], 0
+    for item in document.items:
+        if isinstance(item, TextItem):
+            pieces.append(Piece(item.loss, ids=tuple(tokenizer.encode(item.text))))
+        else:
+            pieces.append(Piece(item.loss, image=images))
+            images += 1
+    return tuple(pieces)
+
+
+def encode(loaded: LoadedDocument, tokenizer: Tokenizer, shape: ModelShape) -> Encoded:
+    """Tokenise the texts and bring the pictures to the model's sizes."""
+    encoder = _stack(loaded.pictures, shape.image_px)
+    target = encoder if shape.output_px == shape.image_px else _stack(loaded.pictures, shape.output_px)
+    document = loaded.document
+    return Encoded(document.id, document.kind, pieces_of(document, tokenizer), encoder, target)
+
+
+def swap(pieces: Sequence[Piece], coin: Callable[[int], bool]) -> list[Piece]:
+    """Exchange an image and the text right after it where `coin(image number)` says so."""
+    swapped = list(pieces)
+    for place in range(len(swapped) - 1):
+        first, second = pieces[place], pieces[place + 1]
+        if first.image is not None and second.image is None and coin(first.image):
+            swapped[place], swapped[place + 1] = second, first
+    return swapped
+
+
+def lay_out(pieces: Sequence[Piece], tokenizer: Tokenizer, num_visual_tokens: int) -> Columns:
+    """`<s>`, the pieces, `</s>`; an image is BoI and its placeholders.
+
+    BoI is a target where its picture is trained, except right after `<s>`: nothing there says that a picture must come, and the
+    picture itself has nothing to be made from. `</s>` is a target where the last piece is trained.
+    """
+    ids, trained = [tokenizer.bos], [False]
+    images: list[tuple[int, int, bool]] = []
+    for piece in pieces:
+        if piece.image is None:
+            ids += piece.ids
+            trained += [piece.loss] * len(piece.ids)
+        else:
+            loss = piece.loss and len(ids) > 1
+            images.append((piece.image, len(ids), loss))
+            ids += [tokenizer.boi, *[tokenizer.image] * num_visual_tokens]
+            trained += [loss, *[False] * num_visual_tokens]
+    ids.append(tokenizer.eos)
+    trained.append(pieces[-1].loss)
+    return Columns(ids, trained, images)
+
+
+def _stack(pictures: Sequence[np.ndarray], px: int) -> np.ndarray:
+    return np.stack([square(picture, px) for picture in pictures]) if pictures else np.zeros((0, px, px, 3), np.uint8)
