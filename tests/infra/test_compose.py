@@ -11,9 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "infra" / "compose.yaml"
-SERVICE_KEYS = {
-    "build", "command", "depends_on", "environment", "healthcheck", "image", "ports", "restart", "shm_size", "user", "volumes", "working_dir",
-}  # fmt: skip
+SERVICE_KEYS = set("build command depends_on environment healthcheck image ports restart shm_size user volumes working_dir".split())
 ONE_SHOT = {"buckets"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "infra" / "k8s"
+FILES = sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml")
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 Manifest = dict[str, Any]
@@ -75,9 +77,7 @@ def job_template() -> Manifest:
     return job
 
 
-@pytest.mark.parametrize(
-    "path", sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml"), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_file_is_strictly_valid_as_written(path: Path) -> None:
     for manifest in yaml.safe_load_all(path.read_text()):
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
@@ -147,7 +147,7 @@ def test_commands_run_modules_of_this_repository(manifests: list[Manifest]) -> N
     for name, pod in pods(manifests):
         for container in containers(pod):
             words = " ".join(container.get("command", [])).split()
-            for module in [after for word, after in zip(words, words[1:], strict=False) if word == "-m"]:
+            for module in [after for word, after in itertools.pairwise(words) if word == "-m"]:
                 assert importlib.util.find_spec(module), f"{name}: {module}"
 
 
