@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import sys
 import time
@@ -16,8 +16,8 @@ from components.data.reader import evaluation_documents
 from components.data.sources.digits import load_scans, split_scans
 from components.evaluation.answer_log import PICTURES, read_answers, write_samples
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
-from components.evaluation.generate import MANIFEST_FILE, Job
 from components.evaluation.illustration import sheet, write_illustrations
+from components.evaluation.job import MANIFEST_FILE, Job
 from components.evaluation.judge import Judge, train_judge
 from components.evaluation.manifest import KINDS_OF_TASK, Manifest, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
@@ -30,9 +30,10 @@ from components.results import EvaluateResult
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
-from components.tracking.weights import fetch_weights
+from components.tracking.weights import WeightsRecord, fetch_weights
 
 SAMPLES_FILE = "samples.jsonl"
+WEIGHTS_FILE = "weights.json"
 SHEETS = "pictures"
 _POLL_S = 0.1
 
@@ -91,7 +92,9 @@ def generate(folder: Path, manifest: Manifest, job: Job, context: StageContext) 
                 told = done
     if dead is not None:
         words = dead.last_words()
-        raise StageError(from_exit_code(dead.status), f"generating process {dead.rank} ended with {dead.status}: {words}", f"its log is {dead.log}")
+        raise StageError(
+            from_exit_code(dead.status), f"generating process {dead.rank} ended with {dead.status}: {words}", f"its log is {dead.log}"
+        )
 
 
 def score(evidence: Evidence, judge: partial[Judge]) -> Scored:
@@ -137,8 +140,7 @@ def _documents(params: Params, paths: Paths, task: Task) -> Mapping[str, LoadedD
 def _models(paths: Paths, context: StageContext, task: Task) -> dict[str, str]:
     """Folders of verified weights by who answers; the pretrained model is asked in task story only."""
     folders = {"task": paths.finetune(task)} | ({"pretrain": paths.pretrain} if task == "story" else {})
-    digests = {who: json.loads((folder / "weights.json").read_text(encoding="utf-8"))["model_digest"] for who, folder in folders.items()}
-    return {who: str(fetch_weights(digest, context.settings.home.weights)) for who, digest in digests.items()}
+    return {who: str(fetch_weights(WeightsRecord.read(folder / WEIGHTS_FILE), context.settings)) for who, folder in folders.items()}
 
 
 def _judge(params: Params, paths: Paths) -> Judge:
@@ -149,10 +151,9 @@ def _judge(params: Params, paths: Paths) -> Judge:
 
 def main(arguments: list[str]) -> int:
     """Exit status of `python -m components.evaluate TASK`."""
-    if len(arguments) != 1 or arguments[0] not in TASKS:
-        print(f"usage: python -m components.evaluate {{{','.join(TASKS)}}}", file=sys.stderr)
-        return FailureClass.BAD_CONFIG.exit_code
-    task = next(task for task in TASKS if task == arguments[0])
+    parser = argparse.ArgumentParser(prog="python -m components.evaluate", description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    task: Task = parser.parse_args(arguments).task
     return stage_main(f"evaluate@{task}", partial(run, task=task))
 
 

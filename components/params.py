@@ -17,6 +17,7 @@ Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
 Kind = Literal["caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose"]
 KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
+EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
 PARAMS_FILE = "params.yaml"
 
 
@@ -55,11 +56,11 @@ class DataParams(Frozen):
 class ModelParams(Frozen):
     """Which architecture: a preset of model/presets.py and what differs from it."""
 
-    preset: Literal["smoke", "tiny", "small"] = "tiny"
+    preset: Literal["smoke", "tiny", "small"] = Field("tiny", description="sizes of every part, by name; they stand in model/presets.py")
     cross_attention: Literal["deformable", "off"] = Field("deformable", description="MMFS, or none (Table 6)")
     visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
     attention: Literal["document", "release"] = Field("document", description="self-attention inside a document, or over the whole packed row as released")
-    text_loss_weight: float = Field(1.0, ge=0)
+    text_loss_weight: float = Field(1.0, ge=0, description="weight of the text loss in Eq. 3")
     image_loss_weight: float = Field(10.0, ge=0, description="lambda of Eq. 3; 10 in Table 9")
     condition_drop: float = Field(0.1, ge=0, le=1, description="share of images whose condition is replaced by the unconditional embedding")
 
@@ -67,7 +68,7 @@ class ModelParams(Frozen):
 class ParameterGroup(Frozen):
     """Optimizer values of the parameters whose name contains `match`; the first matching group wins."""
 
-    match: str
+    match: str = Field(description="part of a parameter's name")
     learning_rate_factor: float = Field(1.0, ge=0, description="multiplies the stage's learning rate")
     weight_decay: float | None = Field(None, ge=0, description="the stage's where absent")
 
@@ -80,20 +81,20 @@ class TrainParams(Frozen):
     row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimizer step and rank")
     mixture: dict[Kind, float] = Field(description="relative weight of each kind; a row holds one kind")
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="peak of the cosine schedule")
     final_learning_rate_factor: float = Field(0.0, ge=0, le=1, description="the cosine ends at this share of the learning rate")
-    warmup_steps: int = Field(0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.995)
-    eps: float = Field(1e-6, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from 0")
+    betas: tuple[float, float] = Field((0.9, 0.995), description="AdamW's decay rates (Table 11)")
+    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon (Table 11)")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's, on parameters that no group claims")
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
-    groups: tuple[ParameterGroup, ...] = ()
+    groups: tuple[ParameterGroup, ...] = Field((), description="parameters with values of their own; the first match counts")
     freeze: tuple[str, ...] = Field((), description="parameters whose name contains one of these are not trained")
-    zero_stage: Literal[1, 2, 3] = 2
+    zero_stage: Literal[1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what the ranks share out among them")
     ranks: int = Field(2, ge=1, description="processes, one device each")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    checkpoint_every_steps: int = Field(50, ge=1)
-    log_every_steps: int = Field(5, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="arithmetic of the ranks, in Lightning's words")
+    checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
+    log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
 
@@ -122,19 +123,19 @@ class SamplingParams(Frozen):
 
     steps: int = Field(20, ge=1, description="denoising steps")
     guidance: float = Field(2.0, ge=0, description="classifier-free guidance scale; 1 is none")
-    scheduler: Literal["ddpm", "ddim", "dpm"] = "ddim"
-    max_new_tokens: int = Field(48, ge=1)
+    scheduler: Literal["ddpm", "ddim", "dpm"] = Field("ddim", description="how noise is removed")
+    max_new_tokens: int = Field(48, ge=1, description="text tokens after which generation stops")
 
 
 class EvaluateParams(Frozen):
     """Held-out documents scored per task, and how they are generated."""
 
-    documents: dict[Literal["caption", "question", "multi", "referring", "segmentation", "story"], int] = Field(description="held-out documents scored, per kind")
+    documents: dict[EvaluatedKind, int] = Field(description="held-out documents scored, per kind")
     sampling: SamplingParams = SamplingParams()
     batch_documents: int = Field(64, ge=1, description="documents generated at once, per process")
     ranks: int = Field(2, ge=1, description="processes that generate, one device (or processor core) each")
     bootstrap: int = Field(1000, ge=100, description="resamples behind an interval")
-    confidence: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 
 
 class GateRule(Frozen):
@@ -160,7 +161,7 @@ class GateParams(Frozen):
 class Params(Frozen):
     """Everything that shapes a run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="every random choice derives from it")
     deterministic: bool = Field(True, description="bit-identical reruns on one machine and device type")
     tasks: tuple[Task, ...] = Field(TASKS, min_length=1, description="tasks fine-tuned, evaluated, registered and gated")
     data: DataParams

@@ -37,7 +37,12 @@ METRIC_TITLES = {
     "stop_accuracy": "Stopped where the story ends",
     "text_picture_agreement": "Own text agrees with own picture",
 }
-TASK_TITLES = {"vqa": "Questions and captions", "grounding": "Grounding", "segmentation": "Segmentation to picture", "story": "Illustrated stories"}
+TASK_TITLES = {
+    "vqa": "Questions and captions",
+    "grounding": "Grounding",
+    "segmentation": "Segmentation to picture",
+    "story": "Illustrated stories",
+}
 
 
 class _Frozen(BaseModel):

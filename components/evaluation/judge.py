@@ -1,8 +1,8 @@
 """The judge of generated pictures: an independent scikit-learn classifier of the real scans, trained on the training side only.
 
-It is retrained where it is needed (about three seconds, the same each time), so that nothing is unpickled. A digit is looked for by its ink:
-the parts whose middle lies in the asked corner, cut out, scaled to one size and classified. It never sees a scan of the evaluation split,
-so what it reaches on the true held-out pictures is the ceiling that stands beside every figure it gives.
+It is retrained where it is needed (about three seconds, the same each time), so that nothing is unpickled. A digit is looked for by its
+ink: the parts whose middle lies in the asked corner, cut out, scaled to one size and classified. It never sees a scan of the evaluation
+split, so what it reaches on the true held-out pictures is the ceiling that stands beside every figure it gives.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Judge:
 
 
 def train_judge(scans: np.ndarray, labels: np.ndarray, training: np.ndarray, px: int, seed: int) -> Judge:
-    """Fit on `training` scans (indexes), printed as the scenes of `px` pixels print them: any size, ink, ground and place; half of them blurred."""
+    """Fit on `training` scans (indexes), printed as scenes of `px` pixels print them: any size, ink, ground and place; half are blurred."""
     rng = generator(seed, "judge")
     press = Press(scans, px, rng)
     colours = list(COLOURS)

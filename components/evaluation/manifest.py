@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.data.documents import Document, ImageItem
-from components.params import SamplingParams, Task
+from components.params import EvaluatedKind, SamplingParams, Task
 
 VERSION = 1
-KINDS_OF_TASK: dict[Task, tuple[str, ...]] = {
+KINDS_OF_TASK: dict[Task, tuple[EvaluatedKind, ...]] = {
     "vqa": ("question", "multi", "caption"),
     "grounding": ("referring",),
     "segmentation": ("segmentation",),

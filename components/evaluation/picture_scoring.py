@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,7 @@ from components.data.sources.digits import drawn
 from components.data.sources.ink import labels_from_map, labels_from_picture
 from components.evaluation.answer_log import TextAnswer, read_picture
 from components.evaluation.estimates import Unavailable
-from components.evaluation.illustration import Illustration, Row, Verdict, cell
+from components.evaluation.illustration import Cell, Illustration, Row, Verdict, cell
 from components.evaluation.judge import Judge
 from components.evaluation.metrics import interleaving
 from components.evaluation.metrics.segmentation import areas
@@ -43,13 +42,17 @@ def score_segmentation(evidence: Evidence) -> Scored:
     scored.metrics["digit_miou"] = resampled(digits.miou, len(asked), evidence.how, ceiling=float(true_digits.miou()))
     scored.score("miou", asked, ours.miou(np.arange(len(asked))[:, None]).tolist())
     for one, picture in zip(asked[:EXAMPLES], generated, strict=False):
-        cells = (cell("map", encode_png(one.loaded.pictures[0])), cell("truth", encode_png(one.loaded.pictures[1])), cell("model", encode_png(picture)))
+        cells = (
+            cell("map", encode_png(one.loaded.pictures[0])),
+            cell("truth", encode_png(one.loaded.pictures[1])),
+            cell("model", encode_png(picture)),
+        )
         scored.illustrations.append(Illustration(title=one.loaded.document.texts[0], rows=(Row(label="segmentation model", cells=cells),)))
     return scored
 
 
 def score_story(evidence: Evidence, judge: Callable[[], Judge]) -> Scored:
-    """Frames generated from the true story so far, and whole stories that the model told by itself. The judge is trained only when needed."""
+    """Frames generated from the true story so far, and whole stories that the model told by itself; `judge` is called only when needed."""
     scored = Scored()
     told = evidence.asked("story", "document")
     _score_interleaving(scored, evidence, told)
@@ -112,18 +115,22 @@ def _score_agreement(scored: Scored, evidence: Evidence, judge: Judge, told: Seq
     """Whether each picture of a told story shows what the text before it says; pictures whose text says nothing of a digit are left out."""
     claims: list[tuple[Asked, int, dict[str, int]]] = []
     for one in told:
-        given = [("text", text.text) for text in one.loaded.document.items[: one.request.items] if text.type == "text"]
-        texts = interleaving.texts_before_pictures(given + [(item.type, item.text if isinstance(item, TextAnswer) else "") for item in one.answer.items])
+        story: list[tuple[interleaving.ItemType, str]] = [("text", _given(one))]
+        story += [(item.type, item.text if isinstance(item, TextAnswer) else "") for item in one.answer.items]
+        texts = interleaving.texts_before_pictures(story)
         claims += [(one, number, digits) for number, text in enumerate(texts) if (digits := interleaving.stated_digits(text))]
     if not claims:
-        scored.metrics["text_picture_agreement"] = Unavailable(unavailable="the model put no picture after a sentence that says which digit is where")
+        scored.metrics["text_picture_agreement"] = Unavailable(
+            unavailable="the model put no picture after a sentence that says which digit is where"
+        )
         return {}
     pictures = [read_picture(evidence.folder, one.answer.pictures[number]) for one, number, _ in claims]
     agree = [all(digits) for digits in judge.recognises(pictures, [digits for _, _, digits in claims])]
     scored.metrics["text_picture_agreement"] = clustered_mean(agree, [one.request.document for one, _, _ in claims], evidence.how)
-    for one, group in groupby(zip(claims, agree, strict=True), key=lambda row: row[0][0]):
-        values = [ok for _, ok in group]
-        scored.score("text_picture_agreement", [one], [sum(values) / len(values)])
+    for one in told:
+        values = [ok for (claimed, _, _), ok in zip(claims, agree, strict=True) if claimed is one]
+        if values:
+            scored.score("text_picture_agreement", [one], [sum(values) / len(values)])
     return {(one.request.id, number): "right" if ok else "wrong" for (one, number, _), ok in zip(claims, agree, strict=True)}
 
 
@@ -142,7 +149,7 @@ def _story(evidence: Evidence, told: Asked, verdicts: Verdicts) -> Illustration:
     return Illustration(title=texts[0], rows=tuple(rows))
 
 
-def _told_cells(evidence: Evidence, told: Asked, verdicts: Verdicts) -> list:
+def _told_cells(evidence: Evidence, told: Asked, verdicts: Verdicts) -> list[Cell]:
     cells, since, number = [], "", 0
     for item in told.answer.items:
         if isinstance(item, TextAnswer):
@@ -151,6 +158,10 @@ def _told_cells(evidence: Evidence, told: Asked, verdicts: Verdicts) -> list:
             cells.append(cell(since, encode_png(read_picture(evidence.folder, item)), verdicts.get((told.request.id, number))))
             since, number = "", number + 1
     return [*cells, cell(since)] if since else cells
+
+
+def _given(one: Asked) -> str:
+    return " ".join(item.text for item in one.loaded.document.items[: one.request.items] if item.type == "text")
 
 
 def _first_picture(evidence: Evidence, one: Asked) -> np.ndarray:

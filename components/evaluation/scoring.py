@@ -14,7 +14,7 @@ from components.data.boxes import GRID
 from components.data.documents import LoadedDocument
 from components.data.pictures import encode_png
 from components.evaluation.answer_log import Answer
-from components.evaluation.estimates import MetricUnavailable, Metrics, Unavailable
+from components.evaluation.estimates import Metrics, MetricUnavailable, Unavailable
 from components.evaluation.illustration import Illustration, Row, cell
 from components.evaluation.manifest import Manifest, Request
 from components.evaluation.metrics import answers, boxes, captions
@@ -115,7 +115,9 @@ def score_grounding(evidence: Evidence) -> Scored:
 
 def none_of(kind: str) -> Unavailable:
     """The metric of documents that there are none of."""
-    return Unavailable(unavailable=f"there are no held-out documents of kind {kind!r}; raise evaluate.documents.{kind} or add some to the data")
+    return Unavailable(
+        unavailable=f"there are no held-out documents of kind {kind!r}; raise evaluate.documents.{kind} or add some to the data"
+    )
 
 
 def guessing(asked: Sequence[tuple[str, str]]) -> float:
@@ -163,7 +165,10 @@ def _score_captions(scored: Scored, evidence: Evidence) -> None:
     scored.metrics["cider"] = resampled(lambda rows: values[rows].mean(axis=-1), len(values), evidence.how)
     scored.score("cider", asked, values.tolist())
     for one, group in zip(asked[: EXAMPLES // 2], references, strict=False):
-        rows = (Row(label="picture", cells=(cell(group[0], encode_png(one.loaded.pictures[0])),)), Row(label="vqa model", cells=(cell(one.answer.text or "–"),)))
+        rows = (
+            Row(label="picture", cells=(cell(group[0], encode_png(one.loaded.pictures[0])),)),
+            Row(label="vqa model", cells=(cell(one.answer.text or "–"),)),
+        )
         scored.illustrations.append(Illustration(title="Caption", rows=rows))
 
 
@@ -171,7 +176,8 @@ def _answered(one: Asked, right: bool) -> Illustration:
     document = one.loaded.document
     pictures = iter(one.loaded.pictures)
     given = tuple(
-        cell("", encode_png(next(pictures))) if item.type == "image" else cell(item.text) for item in document.items[: document.prompt_items]
+        cell("", encode_png(next(pictures))) if item.type == "image" else cell(item.text)
+        for item in document.items[: document.prompt_items]
     )
     answer = cell(one.answer.text or "–", None, "right" if right else "wrong")
     rows = (Row(label="given", cells=given), Row(label="vqa model", cells=(answer,)))

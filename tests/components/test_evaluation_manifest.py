@@ -7,13 +7,18 @@ from hypothesis import strategies as st
 
 from components.data.documents import Document, ImageItem, TextItem
 from components.evaluation.answer_log import Answer, AnswerLog, TextAnswer, read_answers
-from components.evaluation.generate import MANIFEST_FILE, Job, batches, unanswered
+from components.evaluation.job import MANIFEST_FILE, Job, batches, unanswered
 from components.evaluation.manifest import Manifest, Request, plan
 from components.params import SamplingParams
 
 
 def document(number: int, kind: str = "story", text: str = "a 3 at the top left .") -> Document:
-    items = (TextItem(text=text), ImageItem(id="0", path="a.png", sha256="ab"), TextItem(text="then"), ImageItem(id="1", path="b.png", sha256="cd"))
+    items = (
+        TextItem(text=text),
+        ImageItem(id="0", path="a.png", sha256="ab"),
+        TextItem(text="then"),
+        ImageItem(id="1", path="b.png", sha256="cd"),
+    )
     return Document(id=f"d{number}", source="s", kind=kind, split="evaluation", licence="x", origin="natural", items=items, prompt_items=1)
 
 

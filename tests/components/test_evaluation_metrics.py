@@ -9,7 +9,15 @@ from components.evaluation.metrics.segmentation import IGNORE, areas
 
 @pytest.mark.parametrize(
     ("generated", "answer", "right"),
-    [("7", "7", True), (" 7 .", "7", True), ("7 7", "7", True), ("77", "7", False), ("", "7", False), ("Yes", "yes", True), ("1 and 7", "7", False)],
+    [
+        ("7", "7", True),
+        (" 7 .", "7", True),
+        ("7 7", "7", True),
+        ("77", "7", False),
+        ("", "7", False),
+        ("Yes", "yes", True),
+        ("1 and 7", "7", False),
+    ],
 )
 def test_an_answer_is_right_when_it_begins_with_the_true_one(generated, answer, right):
     assert answers.is_right(generated, answer) is right

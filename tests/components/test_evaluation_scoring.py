@@ -59,7 +59,9 @@ def evidence(task: str, documents: list[LoadedDocument], folder: Path, answer=tr
     with AnswerLog(folder, 0) as log:
         for request in manifest.requests:
             content = answer(chosen[request.document], request.items, request.mode)
-            items = [TextAnswer(text=one) if isinstance(one, str) else log.keep(request.id, number, one) for number, one in enumerate(content)]
+            items = [
+                TextAnswer(text=one) if isinstance(one, str) else log.keep(request.id, number, one) for number, one in enumerate(content)
+            ]
             log.append([Answer(request=request.id, items=tuple(items), ended=ended)])
     return Evidence(manifest, chosen, read_answers(folder), folder, HOW)
 
@@ -121,7 +123,12 @@ def test_true_stories_are_recognised_up_to_the_judges_ceiling(documents, judge, 
     rows = sample_rows(asked, scored)
     assert {key for row in rows for key in row["scores"]} == set(scored.metrics)
     assert len(rows) == COUNTS["story"] * 11
-    assert [row.label for row in scored.illustrations[0].rows] == ["truth", "story model, true texts", "before fine-tuning", "story model on its own"]
+    assert [row.label for row in scored.illustrations[0].rows] == [
+        "truth",
+        "story model, true texts",
+        "before fine-tuning",
+        "story model on its own",
+    ]
 
 
 def test_pictures_of_another_story_are_not_recognised(documents, judge, tmp_path):
@@ -134,7 +141,9 @@ def test_pictures_of_another_story_are_not_recognised(documents, judge, tmp_path
 
 def test_a_model_that_draws_nothing_has_no_agreement_to_report(documents, judge, tmp_path):
     scored = score_story(evidence("story", documents, tmp_path, silence), lambda: judge)
-    assert scored.metrics["picture_accuracy"].value == scored.metrics["placement_accuracy"].value == scored.metrics["stop_accuracy"].value == 0
+    assert (
+        scored.metrics["picture_accuracy"].value == scored.metrics["placement_accuracy"].value == scored.metrics["stop_accuracy"].value == 0
+    )
     assert isinstance(scored.metrics["text_picture_agreement"], Unavailable)
 
 
@@ -155,8 +164,15 @@ def test_a_partial_set_has_no_score(documents, tmp_path):
 
 
 def test_the_judge_recognises_true_held_out_digits_at_their_places(judge, documents):
-    frames = [(picture, digits) for one in documents if one.document.kind == "story" for picture, digits in zip(one.pictures, drawn(one.document), strict=True)]
-    found = judge.recognises([picture for picture, _ in frames], [{digit["place"]: digit["digit"] for digit in digits} for _, digits in frames])
+    frames = [
+        (picture, digits)
+        for one in documents
+        if one.document.kind == "story"
+        for picture, digits in zip(one.pictures, drawn(one.document), strict=True)
+    ]
+    found = judge.recognises(
+        [picture for picture, _ in frames], [{digit["place"]: digit["digit"] for digit in digits} for _, digits in frames]
+    )
     assert np.mean([all(frame) for frame in found]) >= 0.95
     mirrored = {"top left": "bottom right", "bottom right": "top left", "top right": "bottom left", "bottom left": "top right"}
     alone = [(picture, digits[0]) for picture, digits in frames if len(digits) == 1]
@@ -191,7 +207,13 @@ def test_interleaving_compares_kinds_of_items_and_not_how_texts_are_cut():
 
 @pytest.mark.parametrize(
     ("generated", "ended", "right"),
-    [(["text", "image"], True, True), (["text", "image"], False, False), (["text", "image", "text"], True, False), (["image", "image"], True, False), ([], True, False)],
+    [
+        (["text", "image"], True, True),
+        (["text", "image"], False, False),
+        (["text", "image", "text"], True, False),
+        (["image", "image"], True, False),
+        ([], True, False),
+    ],
 )
 def test_stopping_is_the_models_own_act_after_the_last_picture(generated, ended, right):
     assert stops_agree(generated, ["text", "image"], ended) is right

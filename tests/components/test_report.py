@@ -48,7 +48,10 @@ def report_data() -> ReportData:
             illustrations=(
                 Illustration(
                     title="What digit is top left?",
-                    rows=(Row(label="prompt", cells=(cell("", scan(7)), cell("what digit is top left ?"))), Row(label="answer", cells=(cell("7", None, "right"),))),
+                    rows=(
+                        Row(label="prompt", cells=(cell("", scan(7)), cell("what digit is top left ?"))),
+                        Row(label="answer", cells=(cell("7", None, "right"),)),
+                    ),
                 ),
             ),
         ),
@@ -68,7 +71,9 @@ def report_data() -> ReportData:
         started=datetime(2026, 11, 24, 14, 3, tzinfo=UTC),
         wall_seconds=318,
         identities=(
-            Identity(tool="Prefect", name="brisk-otter · 5c1e0f7a-90d1-4b0e-8f5e-3f6f1f6f8f01", show="mmfs up, then http://127.0.0.1:4200/runs"),
+            Identity(
+                tool="Prefect", name="brisk-otter · 5c1e0f7a-90d1-4b0e-8f5e-3f6f1f6f8f01", show="mmfs up, then http://127.0.0.1:4200/runs"
+            ),
             Identity(tool="MLflow", name="3f1c9b0d0c5a4a6f9e3b", show="mlflow ui"),
             Identity(tool="DVC", name="brisk-otter", show="dvc exp show"),
         ),
@@ -86,11 +91,30 @@ def report_data() -> ReportData:
         ),
         tasks=tasks,
         decisions=(
-            Decision(task="vqa", model="mmfs-vqa", version=3, decision="promoted", metric="question_accuracy", reasons=("0.863 ≥ minimum 0.5", "better than version 2, p = 0.012")),
-            Decision(task="segmentation", model="mmfs-segmentation", version=1, decision="rejected", metric="miou", reasons=("0.562 < minimum 0.6",)),
+            Decision(
+                task="vqa",
+                model="mmfs-vqa",
+                version=3,
+                decision="promoted",
+                metric="question_accuracy",
+                reasons=("0.863 ≥ minimum 0.5", "better than version 2, p = 0.012"),
+            ),
+            Decision(
+                task="segmentation",
+                model="mmfs-segmentation",
+                version=1,
+                decision="rejected",
+                metric="miou",
+                reasons=("0.562 < minimum 0.6",),
+            ),
             Decision(task="story", model="mmfs-story", version=2, decision="unchanged", metric="picture_accuracy"),
         ),
-        lineage={"git": {"sha": "4c1e0f7a90d14b0e8f5e3f6f1f6f8f01aa00bb11", "patch": None}, "dvc_lock": "9b1f", "seed": 0, "libraries": {"torch": "2.13.0", "mlflow": "3.17.2"}},
+        lineage={
+            "git": {"sha": "4c1e0f7a90d14b0e8f5e3f6f1f6f8f01aa00bb11", "patch": None},
+            "dvc_lock": "9b1f",
+            "seed": 0,
+            "libraries": {"torch": "2.13.0", "mlflow": "3.17.2"},
+        },
         data={"documents": 19000, "quarantined": 0},
     )
 
@@ -125,22 +149,42 @@ def test_page_is_well_formed_and_needs_no_network():
     assert tags.open == []
     assert tags.pictures == 1 + 2 * 10
     assert all(address.startswith("data:image/png;base64,") for address in tags.addresses)
-    assert "@import" not in page and "url(" not in page and "<script" not in page
+    for address in ("@import", "url(", "<script", "http://www", "https://"):
+        assert address not in page
 
 
 def test_page_says_what_happened():
     page = render(report_data())
-    for expected in ("promoted", "rejected", "0.863", "0.826 – 0.893", "Cached", "pretrain", "3f1c9b0d0c5a4a6f9e3b", "brisk-otter", "there is no `java` on PATH", "libraries.torch"):
+    for expected in (
+        "promoted",
+        "rejected",
+        "0.863",
+        "0.826 – 0.893",
+        "Cached",
+        "pretrain",
+        "3f1c9b0d0c5a4a6f9e3b",
+        "brisk-otter",
+        "there is no `java` on PATH",
+        "libraries.torch",
+    ):
         assert expected in page
 
 
 def test_texts_are_escaped():
     page = render(report_data().model_copy(update={"message": "<script>alert(1)</script>"}))
-    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
 
 
 def test_a_run_that_failed_early_still_has_a_page():
-    data = ReportData(run_id="x", state="Failed", started=datetime.now(UTC), wall_seconds=3, stages=(StageRow(name="version", state="Failed", seconds=1),), message="no git")
+    data = ReportData(
+        run_id="x",
+        state="Failed",
+        started=datetime.now(UTC),
+        wall_seconds=3,
+        stages=(StageRow(name="version", state="Failed", seconds=1),),
+        message="no git",
+    )
     assert "no git" in render(data)
 
 
@@ -199,7 +243,9 @@ def test_an_illustration_reads_back_and_is_drawn(tmp_path):
     assert sheet(story()).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")]
+)
 def test_durations_read_as_people_write_them(seconds, text):
     assert duration(seconds) == text
 
@@ -208,7 +254,8 @@ def test_charts_leave_out_what_is_not_finite_and_keep_inside():
     chart = line_chart([(0, 1.0), (1, math.nan), (2, 3.0)])
     assert chart.line.count(",") == 2
     for x, y in (point.split(",") for point in chart.line[1:].split(" ")):
-        assert 0 <= float(x) <= chart.width and 0 <= float(y) <= chart.height
+        assert 0 <= float(x) <= chart.width
+        assert 0 <= float(y) <= chart.height
     with pytest.raises(ValueError, match="finite"):
         line_chart([(0, math.inf)])
     assert line_chart([(5, 0.0)]).line

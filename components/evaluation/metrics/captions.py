@@ -35,7 +35,9 @@ def penn_treebank_tokens(captions: Sequence[str]) -> list[Tokens]:
     jar = _tokenizer_jar()
     java = shutil.which("java")
     if java is None:
-        raise MetricUnavailable("CIDEr tokenizes with Stanford's PTBTokenizer and there is no `java` on PATH; install a Java runtime (17 is tested)")
+        raise MetricUnavailable(
+            "CIDEr tokenizes with Stanford's PTBTokenizer and there is no `java` on PATH; install a Java runtime (17 is tested)"
+        )
     if not captions:
         return []
     # A break that Java sees as a line end would shift every later caption by one, silently.
@@ -43,7 +45,8 @@ def penn_treebank_tokens(captions: Sequence[str]) -> list[Tokens]:
     with tempfile.TemporaryDirectory(prefix="mmfs-captions-") as folder:
         text = Path(folder, "captions.txt")
         text.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = [java, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8", str(text)]
+        options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+        command = [java, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", *options, str(text)]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
         raise MetricUnavailable(f"the caption tokenizer failed with exit code {done.returncode}: {done.stderr.strip()[-300:]}")
@@ -60,11 +63,13 @@ def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
     Raises ValueError for a missing candidate or an image without reference.
     """
     if len(candidates) != len(references) or not all(references):
-        raise ValueError(f"expected one candidate and at least one reference per image, got {len(candidates)} candidates for {len(references)} images")
+        raise ValueError(
+            f"expected one candidate and at least one reference per image, got {len(candidates)} candidates for {len(references)} images"
+        )
     counted = [[_ngrams(reference) for reference in group] for group in references]
     frequency: Counter[tuple[str, ...]] = Counter()
-    for group in counted:
-        frequency.update({ngram for counts in group for ngram in counts})
+    for group_counts in counted:
+        frequency.update({ngram for counts in group_counts for ngram in counts})
     log_images = math.log(len(references)) if references else 0.0
 
     def vectors(counts: Counter[tuple[str, ...]]) -> list[dict[tuple[str, ...], float]]:
@@ -74,10 +79,10 @@ def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
         return by_length
 
     scores = np.zeros(len(candidates))
-    for image, (candidate, group) in enumerate(zip(candidates, references, strict=True)):
+    for image, (candidate, group, counted_group) in enumerate(zip(candidates, references, counted, strict=True)):
         ours = vectors(_ngrams(candidate))
         total = 0.0
-        for reference, counts in zip(group, counted[image], strict=True):
+        for reference, counts in zip(group, counted_group, strict=True):
             # The reference code measures length in bigrams.
             difference = max(0, len(candidate) - 1) - max(0, len(reference) - 1)
             penalty = math.exp(-(difference**2) / (2 * SIGMA**2))

@@ -22,7 +22,7 @@ def places_agree(generated: Sequence[ItemType], reference: Sequence[ItemType]) -
 
 
 def stops_agree(generated: Sequence[ItemType], reference: Sequence[ItemType], ended: bool) -> bool:
-    """Whether the model itself ended the document (`ended`: no limit cut it off) after as many pictures as the reference, in the same kind of item."""
+    """Whether the model ended the document itself (`ended`: no limit did), after as many pictures as the reference and as it ends."""
     ours, wanted = merged(generated), merged(reference)
     return ended and ours.count("image") == wanted.count("image") and ours[-1:] == wanted[-1:]
 

@@ -1,17 +1,14 @@
-"""The generating program: `python -m components.evaluation.generate FOLDER`, one process a rank.
+"""What the generating ranks are asked, and how its requests are cut into batches. Needs no torch.
 
-It answers the requests of FOLDER/manifest.json batch by batch and appends to its own log; what an earlier attempt answered is not asked again.
-Batches are cut the same way whichever rank takes them, so that the same job gives the same answers after a kill.
+Batches are cut the same way in every attempt, so that the same job gives the same answers after a kill.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +46,7 @@ def batches(requests: Sequence[Request], size: int, ranks: int) -> list[list[Req
         together = list(group)
         parts = min(len(together), -(-len(together) // (size * ranks)) * ranks)
         bounds = [len(together) * part // parts for part in range(parts + 1)]
-        cut += [together[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+        cut += [together[start:stop] for start, stop in pairwise(bounds)]
     return cut
 
 
@@ -60,21 +57,5 @@ def unanswered(folder: Path, manifest: Manifest, job: Job, rank: int) -> list[li
     return [batch for batch in mine if any(request.id not in known for request in batch)]
 
 
-def main(folder: Path) -> None:
-    """Answer this rank's share."""
-    rank = int(os.environ.get("RANK", "0"))
-    manifest, job = Manifest.read(folder / MANIFEST_FILE), Job.read(folder)
-    todo = unanswered(folder, manifest, job, rank)
-    if not todo:
-        return
-    from components.evaluation.answering import answer  # only here: a finished rank starts without torch
-
-    answer(folder, manifest, job, rank, todo)
-
-
 def _alike(request: Request) -> tuple[str, str, str]:
     return request.answering, request.mode, request.kind
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
