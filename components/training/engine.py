@@ -1,0 +1,38 @@
+"""The two ways to step: DeepSpeed ZeRO on several ranks, or plain on one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
+from torch import nn
+
+from components.params import TrainParams
+from components.training.callbacks import PlainGradients
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What differs between the two, for the trainer."""
+
+    strategy: Strategy
+    callbacks: tuple[Callback, ...]
+    gradient_norm: Callable[[], float]
+    """Global gradient norm of the last step before clipping; not finite when the step was left out."""
+    whole_parameters: Callable[[nn.Module], AbstractContextManager[None]]
+    """Context in which this rank sees all parameters whole."""
+
+
+def build_engine(train: TrainParams, device: str) -> Engine:
+    """ZeRO at the stage of `train` for several ranks, plain for one. `device` is `cpu` or `cuda`."""
+    if train.ranks == 1:
+        gradients = PlainGradients(train.clip_norm, train.precision == "16-mixed")
+        strategy = SingleDeviceStrategy(device="cuda:0" if device == "cuda" else "cpu")
+        return Engine(strategy, (gradients,), lambda: gradients.norm, lambda network: nullcontext())
+    from components.training.strategy import zero_strategy  # only here: importing DeepSpeed takes seconds
+
+    zero = zero_strategy(train.zero_stage, train.clip_norm, device)
+    return Engine(zero, (), zero.gradient_norm, zero.whole_parameters)

@@ -1,0 +1,103 @@
+"""One training, from a job, a network and its batches to exported weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from components.params import TrainParams
+from components.training.callbacks import CURSOR, ENGINE, Checkpointing, StepLog, StopSignal
+from components.training.checkpoint import CheckpointFolder
+from components.training.engine import build_engine
+from components.training.job import Job
+from components.training.lit_module import TrainingModule
+from components.training.meter import Meter
+from components.training.objective import MicroBatch, Objective
+from components.training.optimizer import freeze
+
+BatchOf = Callable[[int, int, int], Any]
+"""(step, part, parts) → the InterleavedBatch of one of `parts` equal parts of that step's rows."""
+Save = Callable[[nn.Module, Path], None]
+"""Writes a network's weights into a folder."""
+
+
+class Steps(IterableDataset[MicroBatch]):
+    """The micro-batches of one rank from a step on; where to go on is that step, there is no other state."""
+
+    def __init__(self, batch_of: BatchOf, train: TrainParams, rank: int, start: int) -> None:
+        self._batch_of = batch_of
+        self._train = train
+        self._rank = rank
+        self._start = start
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        parts = self._train.ranks * self._train.accumulate
+        for step in range(self._start, self._train.steps):
+            rows = [self._batch_of(step, micro * self._train.ranks + self._rank, parts) for micro in range(self._train.accumulate)]
+            text = sum(int(part.targets_mask.sum()) for part in rows)
+            images = sum(int(part.image_loss_mask.sum()) for part in rows)
+            yield from (MicroBatch(part, text, images) for part in rows)
+
+
+def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, device: str) -> None:
+    """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
+
+    Raises StageError (preempted, non_finite) on every rank.
+    """
+    train, rank = job.train, int(os.environ["RANK"])
+    freeze(network, train.freeze)
+    torch.manual_seed(job.seed * train.ranks + rank)
+    stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
+    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * train.accumulate)
+    engine = build_engine(train, device)
+    trainer = Trainer(
+        accelerator=device,
+        devices=train.ranks,
+        strategy=engine.strategy,
+        precision=train.precision,
+        max_steps=train.steps,
+        accumulate_grad_batches=train.accumulate,
+        callbacks=[
+            *engine.callbacks,
+            StepLog(job.points, train, meter, engine.gradient_norm),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume),
+        ],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    start = json.loads((job.resume / CURSOR).read_text())["step"] if job.resume else 0
+    # A generator of its own: the loader draws a seed, and the rank's random state must not depend on how often it was started.
+    loader = DataLoader(Steps(batch_of, train, rank, start), batch_size=None, generator=torch.Generator())
+    trainer.fit(TrainingModule(network, objective, train, meter, stop), loader, ckpt_path=job.resume / ENGINE if job.resume else None)
+    with engine.whole_parameters(network):
+        if rank == 0:
+            _export(network, save, job.export)
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The tensor summed over all ranks; itself where there is one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def _export(network: nn.Module, save: Save, folder: Path) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save(network, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

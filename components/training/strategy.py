@@ -1,0 +1,72 @@
+"""DeepSpeed ZeRO under Lightning, on CUDA devices and, through gloo, on CPU ranks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import cast
+
+import deepspeed
+import torch
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import nn
+
+_SHARED_MEMORY_OP = "deepspeed_shm_comm"
+_BUCKET = 50_000_000  # elements
+
+
+class ZeroStrategy(DeepSpeedStrategy):
+    """Lightning's DeepSpeed strategy for CUDA; `CpuZeroStrategy` is its twin without a GPU."""
+
+    def __init__(self, stage: int, clip_norm: float, backend: str) -> None:
+        super().__init__(
+            stage=stage,
+            cluster_environment=TorchElasticEnvironment(),
+            logging_batch_size_per_gpu=1,  # only for DeepSpeed's own speed log, which is off
+            process_group_backend=backend,
+            overlap_comm=backend == "nccl",
+            reduce_bucket_size=_BUCKET,
+            allgather_bucket_size=_BUCKET,
+        )
+        config = cast("dict[str, object]", self.config)
+        config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW serves both devices
+        config["gradient_clipping"] = clip_norm
+
+    def gradient_norm(self) -> float:
+        """Global norm of the last step's gradients before clipping; not finite when DeepSpeed left the step out."""
+        if self.deepspeed_engine.optimizer.overflow:
+            return float("nan")
+        return float(self.deepspeed_engine.get_global_grad_norm())
+
+    def whole_parameters(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Within this context every rank sees all parameters whole, whatever the ZeRO stage."""
+        return cast("AbstractContextManager[None]", deepspeed.zero.GatheredParameters(list(network.parameters()), enabled=self.zero_stage_3))
+
+
+class CpuZeroStrategy(ZeroStrategy):
+    """The same DeepSpeed on CPU ranks, which Lightning refuses by default. Needs DS_ACCELERATOR=cpu in the environment."""
+
+    def __init__(self, stage: int, clip_norm: float) -> None:
+        super().__init__(stage, clip_norm, "gloo")
+
+    @property
+    def root_device(self) -> torch.device:
+        """With an index, which DeepSpeed takes as the device's rank."""
+        return torch.device("cpu", 0)
+
+    def setup_environment(self) -> None:
+        super(DeepSpeedStrategy, self).setup_environment()  # DeepSpeedStrategy's own only adds the refusal
+
+    def setup_distributed(self) -> None:
+        reset_seed()
+        self.set_world_ranks()
+        self._set_node_environment_variables()
+        # The shared-memory op would be compiled at the first start; gloo does without.
+        deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+        deepspeed.init_distributed("gloo", distributed_port=self.cluster_environment.main_port)
+
+
+def zero_strategy(stage: int, clip_norm: float, device: str) -> ZeroStrategy:
+    """The strategy of a device type (`cpu` or `cuda`)."""
+    return CpuZeroStrategy(stage, clip_norm) if device == "cpu" else ZeroStrategy(stage, clip_norm, "nccl")
