@@ -52,7 +52,7 @@ bench: setup ## run every benchmark and render docs/benchmarks.md
 
 .PHONY: docs
 docs: setup ## renew the pages that are generated from the source
-	@$(RUN) -m docs.generate
+	@$(RUN) docs/generate.py
 
 .PHONY: clean
 clean: ## remove the environment and caches; runs, models and data stay

@@ -61,7 +61,7 @@ class ModelParams(Frozen):
     visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
     attention: Literal["document", "release"] = Field("document", description="self-attention inside a document, or over the whole packed row as released")
     text_loss_weight: float = Field(1.0, ge=0, description="weight of the text loss in Eq. 3")
-    image_loss_weight: float = Field(10.0, ge=0, description="lambda of Eq. 3; 10 in Table 9")
+    image_loss_weight: float = Field(10.0, ge=0, description="lambda of Eq. 3; 10 in Table 11")
     condition_drop: float = Field(0.1, ge=0, le=1, description="share of images whose condition is replaced by the unconditional embedding")
 
 

@@ -11,7 +11,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "infra" / "compose.yaml"
-SERVICE_KEYS = set("build command depends_on environment healthcheck image ports restart shm_size user volumes working_dir".split())
+SERVICE_KEYS = {"build", "command", "depends_on", "environment", "healthcheck", "image", "ports", "restart"} | {
+    "shm_size",
+    "user",
+    "volumes",
+    "working_dir",
+}
 ONE_SHOT = {"buckets"}
 
 
