@@ -9,12 +9,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from components.data.documents import SPLITS, CorpusError
 from components.data.index import METRICS_FILE, QUARANTINE_FILE, Row, write_index
 from components.data.pictures import encode_png
-from components.data.shards import ShardWriter, with_members
+from components.data.shards import ShardWriter
 from components.data.sources.digits import compose, load_scans
 from components.data.sources.folder import Accepted, Rejected, read_folder
 from components.data.tokenizer import Tokenizer, fit
@@ -61,7 +62,7 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
             if isinstance(sample, Rejected):
                 rejected.append(sample)
                 continue
-            document = with_members(sample.document, sample.images)
+            document = sample.document
             place = writer.add(document, sample.images)
             trained = sum(item.loss for item in document.images)
             rows.append(
@@ -81,7 +82,7 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
                 context.events.progress(done, max(expected, done), "documents")
         shards = writer.finish()
     _check(rows, rejected, data)
-    tokenizer_json = fit((text for row, own in zip(rows, texts, strict=True) if row.split == "train" for text in own), data.vocabulary_size)
+    tokenizer_json = fit([text for row, own in zip(rows, texts, strict=True) if row.split == "train" for text in own], data.vocabulary_size)
     counted = _count_tokens(rows, texts, Tokenizer(tokenizer_json))
     index_sha256 = write_index(index_folder, counted, shards, tokenizer_json)
     _write_lines(index_folder / QUARANTINE_FILE, [vars(one) for one in rejected])
@@ -106,8 +107,9 @@ def _check(rows: list[Row], rejected: list[Rejected], data: DataParams) -> None:
 
 
 def _count_tokens(rows: list[Row], texts: list[tuple[str, ...]], tokenizer: Tokenizer) -> list[Row]:
-    lengths = iter(tokenizer.lengths([text for own in texts for text in own]))
-    return [Row(**vars(row) | {"tokens": sum(next(lengths) for _ in own)}) for row, own in zip(rows, texts, strict=True)]
+    distinct = list({text: None for own in texts for text in own})
+    lengths = dict(zip(distinct, tokenizer.lengths(distinct), strict=True))
+    return [replace(row, tokens=sum(lengths[text] for text in own)) for row, own in zip(rows, texts, strict=True)]
 
 
 def _metrics(rows: list[Row], rejected: list[Rejected]) -> dict[str, float]:

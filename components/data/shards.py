@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from components.data.documents import CorpusError, Document, ImageItem
+from components.data.documents import CorpusError, Document
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -125,20 +125,21 @@ def member_name(key: str, number: int, data: bytes) -> str:
     return f"{key}.{number}.{'jpg' if data.startswith(bytes((0xFF, 0xD8))) else 'png'}"
 
 
-def with_members(document: Document, images: list[bytes]) -> Document:
-    """The document with its image items naming their members and the sha256 of their bytes."""
-    data = iter(enumerate(images))
-    items = []
-    for item in document.items:
-        if isinstance(item, ImageItem):
-            number, image = next(data)
-            update = {"path": member_name(document.id, number, image), "sha256": hashlib.sha256(image).hexdigest()}
-            item = item.model_copy(update=update)
-        items.append(item)
-    return document.model_copy(update={"items": tuple(items)})
-
-
 def _member(name: str, data: bytes) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict") + data + bytes(-len(data) % _BLOCK)
+    header = bytearray(_HEADER)
+    encoded = name.encode("ascii")
+    header[: len(encoded)] = encoded
+    header[124:135] = b"%011o" % len(data)
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data + bytes(-len(data) % _BLOCK)
+
+
+def _header() -> bytes:
+    """A USTAR header without name, size and checksum, whose bytes count as blanks in its own sum."""
+    header = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
+    header[124:135] = bytes(11)
+    header[148:156] = b" " * 8
+    return bytes(header)
+
+
+_HEADER = _header()

@@ -12,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from components.data.documents import CorpusError
 
 SPECIAL = ("<pad>", "<s>", "</s>")
+FITTED_TEXTS = 20_000
 # A word, a single digit, a run of signs (each with the space before it) or white space.
 _PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
@@ -59,8 +60,9 @@ class Tokenizer:
         return self._tokenizer.decode([index for index in ids if len(SPECIAL) <= index < self.vocab_size]).removeprefix(" ")
 
 
-def fit(texts: Iterable[str], vocabulary_size: int) -> str:
-    """The JSON of a tokenizer fitted on texts; may end with fewer entries than asked for when the texts have no more pairs to merge."""
+def fit(texts: Sequence[str], vocabulary_size: int) -> str:
+    """The JSON of a tokenizer fitted on texts, evenly thinned to FITTED_TEXTS; ends with fewer entries when no pair is left to merge."""
+    texts = texts[:: max(1, len(texts) // FITTED_TEXTS)]
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

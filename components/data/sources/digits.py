@@ -94,14 +94,16 @@ def drawn(document: Document) -> list[list[dict[str, Any]]]:
 
 
 def _document(draft: Draft, kind: Kind, split: Split) -> Document:
-    return Document(
-        id=draft.key,
-        source="digits",
-        kind=kind,
-        split=split,
-        licence=LICENCE,
-        origin="automated",
-        items=tuple(draft.items),
-        prompt_items=draft.prompt_items,
-        fields=draft.fields | {"scenes": draft.scenes},
+    return Document.model_validate(
+        {
+            "id": draft.key,
+            "source": "digits",
+            "kind": kind,
+            "split": split,
+            "licence": LICENCE,
+            "origin": "automated",
+            "items": draft.items,
+            "prompt_items": draft.prompt_items,
+            "fields": draft.fields | {"scenes": draft.scenes},
+        }
     )

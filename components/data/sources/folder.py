@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from components.data.documents import CorpusError, Document, DocumentError, ImageItem, parse_document
 from components.data.pictures import PictureError, decode
+from components.data.shards import member_name
 
 DOCUMENTS_FILE = "documents.jsonl"
 _MAX_LINE_BYTES = 10_000_000
@@ -81,7 +82,14 @@ def _accept(line: bytes, folder: Path, max_image_pixels: int) -> Accepted:
         sizes.append((width, height))
     if document.kind == "referring":
         _check_box_inside(document, sizes)
-    return Accepted(document, images, sizes)
+    return Accepted(_with_members(document, images), images, sizes)
+
+
+def _with_members(document: Document, images: list[bytes]) -> Document:
+    """The document with its image items naming their members in a shard."""
+    names = (member_name(document.id, number, data) for number, data in enumerate(images))
+    items = [item.model_copy(update={"path": next(names)}) if isinstance(item, ImageItem) else item for item in document.items]
+    return document.model_copy(update={"items": tuple(items)})
 
 
 def _read_image(folder: Path, item: ImageItem, max_image_pixels: int) -> bytes:

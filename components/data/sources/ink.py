@@ -25,13 +25,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 CLASS_INKS = np.array([*COLOURS.values(), (150, 60, 255), (120, 255, 180)], np.uint8)
 # The map paints class k with the ink of class k + 3: copying the map gives a picture whose every label is wrong.
 MAP_INKS = np.roll(CLASS_INKS, -3, axis=0)
+_INKS = {name: np.array(colour, np.float32) for name, colour in COLOURS.items()}
+_CLASS_INKS = CLASS_INKS.astype(np.float32)
 INK_LEVEL = 128
 """A pixel whose brightest channel reaches this is ink."""
 _COVERAGE = 0.455
 """Coverage at which ink of 255 over the mean background reaches INK_LEVEL."""
 _TILT_DEGREES = 30
-_NOISE = 4.0
+_NOISE = 3.0
 _NOISE_SHEETS = 256
+_DARKEST, _GROUNDS = 4, 28
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,19 @@ class Press:
         self.sizes = tuple(range(round(px * 10 / 32), round(px * 14 / 32) + 1))
         ink = scans.astype(np.float32) / 16
         self._glyphs = {size: np.einsum("ai,nij,bj->nab", matrix := _bilinear(8, size), ink, matrix) for size in self.sizes}
-        self._noise = rng.normal(0, _NOISE, (_NOISE_SHEETS, px, px, 3)).astype(np.float32)
+        self._noise = rng.normal(3 * _NOISE, _NOISE, (_NOISE_SHEETS, px, px, 3)).clip(0, 6 * _NOISE).astype(np.uint8)
 
     def ground(self, rng: np.random.Generator) -> np.ndarray:
-        """A dark ground colour, float32 [3]."""
-        return rng.integers(8, 33, 3).astype(np.float32)
+        """A dark ground colour, uint8 [3], to which the noise is added."""
+        return (_DARKEST + _GROUNDS * rng.random(3)).astype(np.uint8)
 
     def scene(self, figures: list[Figure], ground: np.ndarray, rng: np.random.Generator, style: Style = "plain") -> np.ndarray:
         """Picture uint8 [px, px, 3] with each figure in its named colour."""
-        inks = [np.array(COLOURS[figure.colour], np.float32) for figure in figures]
-        return self._print(figures, inks, ground, rng, style)
+        return self._print(figures, [_INKS[figure.colour] for figure in figures], ground, rng, style)
 
     def class_scene(self, figures: list[Figure], ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Picture uint8 [px, px, 3] with each figure in the ink of its class, so that `labels_from_picture` reads the classes back."""
-        return self._print(figures, [CLASS_INKS[figure.digit].astype(np.float32) for figure in figures], ground, rng, "plain")
+        return self._print(figures, [_CLASS_INKS[figure.digit] for figure in figures], ground, rng, "plain")
 
     def class_map(self, figures: list[Figure]) -> np.ndarray:
         """Flat map uint8 [px, px, 3]: each figure's mask in its class's map ink on black."""
@@ -92,14 +94,12 @@ class Press:
         return canvas
 
     def _print(self, figures: list[Figure], inks: list[np.ndarray], ground: np.ndarray, rng: np.random.Generator, style: Style) -> np.ndarray:
-        canvas = self._noise[rng.integers(_NOISE_SHEETS)] + ground
+        canvas = self._noise[int(rng.random() * _NOISE_SHEETS)] + ground
         for figure, ink in zip(figures, inks, strict=True):
             coverage = _restyle(self._glyphs[figure.size][figure.scan], style)[..., None]
-            window = _window(figure)
-            canvas[window] += coverage * (ink - canvas[window])
-        np.clip(canvas, 0, 255, out=canvas)
-        picture = (canvas + 0.5).astype(np.uint8)
-        return 255 - picture if style == "inverted" else picture
+            window = canvas[_window(figure)]
+            window[:] = window + coverage * (ink - window)
+        return 255 - canvas if style == "inverted" else canvas
 
 
 def labels_from_picture(picture: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from components.data.boxes import box_to_text
-from components.data.documents import ImageItem, Split, TextItem
+from components.data.documents import Split
 from components.data.sources.ink import Figure
 from components.data.sources.stock import COLOUR_NAMES, Stock
 from components.data.sources.wording import CORNERS, ORDINALS, phrase, sentence
@@ -20,7 +20,7 @@ class Draft:
     """A document being composed."""
 
     key: str
-    items: list[TextItem | ImageItem] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[np.ndarray] = field(default_factory=list)
     scenes: list[dict[str, Any]] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
@@ -28,12 +28,12 @@ class Draft:
 
     def text(self, text: str, loss: bool = True) -> None:
         """Append a text."""
-        self.items.append(TextItem(text=text, loss=loss))
+        self.items.append({"type": "text", "text": text, "loss": loss})
 
     def picture(self, picture: np.ndarray, figures: Sequence[Figure], loss: bool = True) -> None:
         """Append a picture and what is drawn in it."""
         number = len(self.pictures)
-        self.items.append(ImageItem(id=str(number), path=f"{self.key}.{number}.png", loss=loss))
+        self.items.append({"type": "image", "id": str(number), "path": f"{self.key}.{number}.png", "loss": loss})
         self.pictures.append(picture)
         self.scenes.append({"digits": [figure.as_field() for figure in figures]})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from components.data.sources.ink import COLOURS, Figure, Press
 from components.data.sources.wording import CORNERS
 
+T = TypeVar("T")
 COLOUR_NAMES = tuple(COLOURS)
 CLOCKWISE = ("top left", "top right", "bottom right", "bottom left")
 
@@ -20,12 +22,11 @@ class Stock:
     def __init__(self, labels: np.ndarray, usable: np.ndarray, press: Press) -> None:
         """`labels` int [n] of all scans; `usable` int [m] indexes of the split's scans."""
         self.press = press
-        self._by_digit = [usable[labels[usable] == digit] for digit in range(10)]
+        self._by_digit = [usable[labels[usable] == digit].tolist() for digit in range(10)]
 
     def scan(self, digit: int, rng: np.random.Generator) -> int:
         """A scan of the digit."""
-        choices = self._by_digit[digit]
-        return int(choices[rng.integers(len(choices))])
+        return _pick(self._by_digit[digit], rng.random())
 
     def figures(self, places: Sequence[str], rng: np.random.Generator, colours: Sequence[str] = COLOUR_NAMES) -> list[Figure]:
         """One figure at each place, in reading order: digit, scan, ink, size and place inside its cell drawn at random."""
@@ -47,9 +48,10 @@ class Stock:
         return replace(figure, place=place, x=x, y=y)
 
     def _cuts(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Where the cells meet: anywhere that leaves room for the largest figure in each."""
         largest = self.press.sizes[-1]
-        cut_x, cut_y = rng.integers(largest, self.press.px - largest + 1, 2).tolist()
-        return cut_x, cut_y
+        room = self.press.px - 2 * largest + 1
+        return largest + int(room * rng.random()), largest + int(room * rng.random())
 
     def _figure(self, place: str, cut_x: int, cut_y: int, rng: np.random.Generator, colours: Sequence[str]) -> Figure:
         px = self.press.px
@@ -57,7 +59,12 @@ class Stock:
         top, bottom = (0, cut_y) if "top" in place else (cut_y, px)
         if place == "center":
             left, right, top, bottom = px // 4, px - px // 4, px // 4, px - px // 4
-        digit = int(rng.integers(10))
-        size = min(self.press.sizes[int(rng.integers(len(self.press.sizes)))], right - left, bottom - top)
-        x, y = int(rng.integers(left, right - size + 1)), int(rng.integers(top, bottom - size + 1))
-        return Figure(self.scan(digit, rng), digit, colours[int(rng.integers(len(colours)))], place, size, x, y)
+        draws = rng.random(6).tolist()
+        digit = int(10 * draws[0])
+        size = min(_pick(self.press.sizes, draws[1]), right - left, bottom - top)
+        x, y = left + int((right - left - size + 1) * draws[2]), top + int((bottom - top - size + 1) * draws[3])
+        return Figure(_pick(self._by_digit[digit], draws[4]), digit, _pick(colours, draws[5]), place, size, x, y)
+
+
+def _pick(choices: Sequence[T], draw: float) -> T:
+    return choices[int(draw * len(choices))]
