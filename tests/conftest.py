@@ -1,17 +1,28 @@
-"""Fixtures for the whole run: stores and servers that are costly to start are started once, and only when a test asks."""
+"""Fixtures for the whole run: stores, servers and the trained line are costly, so each is made once and only when a test asks."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
+
+from components.settings import quiet_environment
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
+FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore", "pyproject.toml")
 
 
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database whose tables exist; copy it instead of paying for the migrations again."""
+    from mlflow.tracking import MlflowClient
+
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
@@ -22,3 +33,51 @@ def store_uri(migrated_store: Path, tmp_path: Path) -> str:
     """A fresh MLflow store of this test."""
     shutil.copyfile(migrated_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def checkout(migrated_store: Path) -> Callable[[Path], Path]:
+    """Makes a repository of its own at a path: a commit of the present source files, an empty MLflow store, nothing else."""
+
+    def make(target: Path) -> Path:
+        for folder in SOURCES:
+            shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local"))
+        for name in FILES:
+            shutil.copyfile(ROOT / name, target / name)
+        shutil.copyfile(migrated_store, target / "mlflow.db")
+        git(target, "init", "-q", "-b", "main")
+        git(target, "add", "-A")
+        git(target, "commit", "-q", "-m", "source")
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quiet() -> dict[str, str]:
+    """The environment of a child process: this one's, without what would lead it elsewhere."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MMFS_", "MLFLOW_", "PREFECT_", "DVC_"))}
+    return {**inherited, **quiet_environment()}
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory, quiet: dict[str, str]) -> Iterator[str]:
+    """The address of a real Prefect server with an empty database."""
+    from flows.orchestrator import api
+
+    folder = tmp_path_factory.mktemp("prefect")
+    environment = {**quiet, "PREFECT_HOME": str(folder)}
+    with api(ROOT, environment) as wait:
+        wait()
+        yield environment["PREFECT_API_URL"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as a test user; its output."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def python(folder: Path, environment: dict[str, str], *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter in `folder`."""
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False)

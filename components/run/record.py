@@ -1,25 +1,23 @@
-"""run.json: what is known of a run while it goes and after it ended, so that the same command finds it again and goes on."""
+"""The runs of a repository as people ask for them: listed, found by name, cancelled. What a run needs itself is in `workspace`."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import secrets
 import signal
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from components.run import workspace
 from components.run.lease import Owner
-from components.run.paths import Home
+from components.run.paths import Home, RunFiles
 
-VERSION = 1
-RunState = Literal["Running", "Completed", "Failed", "Cancelled"]
+RESULT_VERSION = 1
+RunState = Literal["Running", "Killed", "Completed", "Failed", "Cancelled"]
+_ENDED: dict[workspace.State, RunState] = {"finished": "Completed", "failed": "Failed", "cancelled": "Cancelled"}
 
 
 class UnknownRun(LookupError):
@@ -28,34 +26,26 @@ class UnknownRun(LookupError):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. `inputs` digests what it was asked (source, parameters, data); `owner` is the process that runs it.
-
-    `started` and `ended` are seconds since the epoch; `stages` and `models` are the outcomes as JSON.
-    """
+    """One run. `owner` is the process that runs or ran it last; `result` is what it came to, as JSON. Times are seconds since the epoch."""
 
     run_id: str
-    inputs: str
     state: RunState
-    owner: Owner
     started: float
-    attempts: int = 1
-    ended: float | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
-    mlflow_run_id: str = ""
-    prefect_flow_run_id: str = ""
-    experiment: str | None = None
-    stages: tuple[Mapping[str, Any], ...] = ()
-    models: tuple[Mapping[str, Any], ...] = ()
-    message: str = ""
+    ended: float | None
+    mlflow_run_id: str
+    prefect_flow_run_id: str
+    experiment: str | None
+    owner: Owner | None
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     def is_alive(self) -> bool:
         """Whether its process still runs it."""
-        return self.state == "Running" and self.owner.alive(Owner.myself())
+        return self.state == "Running"
 
     @property
-    def shown_state(self) -> str:
-        """The state for people: a run whose process is gone was killed."""
-        return "Killed" if self.state == "Running" and not self.is_alive() else self.state
+    def shown_state(self) -> RunState:
+        """The state for people; Killed is a run whose process went away, which the same command takes up again."""
+        return self.state
 
 
 class RunRecords:
@@ -64,29 +54,9 @@ class RunRecords:
     def __init__(self, home: Home) -> None:
         self.home = home
 
-    def claim(self, inputs: str, asked: Mapping[str, Any], fresh: bool = False) -> tuple[RunRecord, bool]:
-        """A run for these inputs, owned by this process: an unfinished one whose process is gone, else a new one. True when it goes on."""
-        with self._guard():
-            for known in self.all():
-                if not fresh and known.inputs == inputs and known.state != "Completed" and not known.is_alive():
-                    taken = replace(known, state="Running", owner=Owner.myself(), ended=None, message="", attempts=known.attempts + 1)
-                    self.write(taken)
-                    return taken, True
-            record = RunRecord(_new_id(), inputs, "Running", Owner.myself(), time.time(), asked=dict(asked))
-            self.write(record)
-            return record, False
-
-    def write(self, record: RunRecord) -> None:
-        """Replace the run's record, whole."""
-        path = self.home.run(record.run_id).record
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps({"version": VERSION, **asdict(record)}, indent=1), encoding="utf-8")
-        aside.replace(path)
-
     def all(self) -> list[RunRecord]:
         """Every run, the latest first; a record that cannot be read is left out."""
-        found = [_read(path) for path in self.home.run("any").folder.parent.glob("*/run.json")]
+        found = [_read(RunFiles(path.parent)) for path in self.home.run("any").folder.parent.glob("*/run.json")]
         return sorted((record for record in found if record is not None), key=lambda record: record.started, reverse=True)
 
     def find(self, name: str) -> RunRecord:
@@ -100,33 +70,52 @@ class RunRecords:
 
     def cancel(self, run: RunRecord) -> bool:
         """Ask the process of a run to end it; False when it is gone already."""
-        if not run.is_alive():
+        if run.owner is None or not run.is_alive():
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.owner.pid, signal.SIGTERM)
             return True
         return False
 
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        folder = self.home.run("any").folder.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "claim.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+def write_result(files: RunFiles, ended: float, result: Mapping[str, Any]) -> None:
+    """Keep what a run came to beside its record."""
+    path = files.folder / "result.json"
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps({"version": RESULT_VERSION, "ended": ended, "result": dict(result)}, indent=1, default=str), encoding="utf-8")
+    aside.replace(path)
 
 
-def _new_id() -> str:
-    """Sorts by time, says when, and does not repeat: `20261121-023015-7fa2`. Allowed as a name by git, DVC, MLflow and Prefect."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def _read(files: RunFiles) -> RunRecord | None:
+    known = workspace.RunRecord.read(files.record)
+    if known is None:
+        return None
+    owner = _owner(files.folder / "lease.json")
+    alive = owner is not None and owner.alive(Owner.myself())
+    ended = {} if known.state == "open" else _result(files.folder / "result.json")
+    return RunRecord(
+        run_id=known.run_id,
+        state=_ENDED[known.state] if known.state != "open" else "Running" if alive else "Killed",
+        started=known.created,
+        ended=ended.get("ended"),
+        mlflow_run_id=known.mlflow_run_id or "",
+        prefect_flow_run_id=known.prefect_flow_run_id or "",
+        experiment=known.experiment,
+        owner=owner,
+        result=ended.get("result", {}),
+    )
 
 
-def _read(path: Path) -> RunRecord | None:
+def _owner(path: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _result(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("version") > VERSION:
-            return None
-        owner = Owner(**values.pop("owner"))
-        return RunRecord(owner=owner, stages=tuple(values.pop("stages")), models=tuple(values.pop("models")), **values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return values if values["version"] <= RESULT_VERSION else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,21 +1,24 @@
-"""The same command finds its unfinished run again, and only that one."""
+"""Runs are listed with the state they are really in, found by name, and cancelled through their process."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from components.run import workspace
 from components.run.lease import Owner
 from components.run.paths import Home
-from components.run.record import RunRecords, UnknownRun
+from components.run.record import RunRecords, UnknownRun, write_result
 
 DEAD = replace(Owner.myself(), pid=2**22 + 1)
+REQUEST = workspace.Request("sha", None, "params", None)
 
 
 @pytest.fixture
@@ -23,63 +26,60 @@ def records(tmp_path: Path) -> RunRecords:
     return RunRecords(Home(tmp_path))
 
 
-def test_an_equal_run_whose_process_is_gone_goes_on_under_its_name(records: RunRecords) -> None:
-    first, continued = records.claim("inputs", {"preset": "smoke"})
-    assert not continued
-    records.write(replace(first, owner=DEAD, mlflow_run_id="m"))
-    again, continued = records.claim("inputs", {})
-    assert continued
-    assert (again.run_id, again.mlflow_run_id, again.attempts, again.asked) == (first.run_id, "m", 2, {"preset": "smoke"})
-    assert again.is_alive()
+def write(records: RunRecords, run_id: str, state: workspace.State, owner: Owner | None, created: float = 1.0) -> None:
+    files = records.home.run(run_id)
+    workspace.RunRecord(workspace.VERSION, run_id, created, REQUEST, state, "m", "p", "e").write(files.record)
+    if owner is not None:
+        (files.folder / "lease.json").write_text(json.dumps(asdict(owner)))
 
 
-@pytest.mark.parametrize("state", ["Failed", "Cancelled"])
-def test_a_failed_or_cancelled_run_goes_on_too(records: RunRecords, state: str) -> None:
-    first, _ = records.claim("inputs", {})
-    records.write(replace(first, state=state, message="why"))
-    again, continued = records.claim("inputs", {})
-    assert (again.run_id, again.message, continued) == (first.run_id, "", True)
+def test_the_state_is_the_real_one(records: RunRecords) -> None:
+    write(records, "alive", "open", Owner.myself())
+    write(records, "killed", "open", DEAD)
+    write(records, "lost", "open", None)
+    write(records, "done", "finished", None)
+    write(records, "bad", "failed", None)
+    write(records, "off", "cancelled", None)
+    states = {run.run_id: run.shown_state for run in records.all()}
+    assert states == {"alive": "Running", "killed": "Killed", "lost": "Killed", "done": "Completed", "bad": "Failed", "off": "Cancelled"}
 
 
-def test_a_completed_a_living_another_or_an_unwanted_run_is_not_continued(records: RunRecords) -> None:
-    living, _ = records.claim("inputs", {})
-    assert records.claim("inputs", {})[1] is False
-    records.write(replace(living, state="Completed"))
-    other, _ = records.claim("other", {})
-    records.write(replace(other, owner=DEAD))
-    names = {records.claim("third", {})[0].run_id, records.claim("other", {}, fresh=True)[0].run_id}
-    assert names.isdisjoint({living.run_id, other.run_id})
+def test_a_run_tells_its_names_and_what_it_came_to(records: RunRecords) -> None:
+    write(records, "done", "finished", None)
+    write_result(records.home.run("done"), 9.0, {"stages": [{"stage": "prepare"}], "report": Path("x")})
+    run = records.find("done")
+    assert (run.mlflow_run_id, run.prefect_flow_run_id, run.experiment, run.ended) == ("m", "p", "e", 9.0)
+    assert run.result == {"stages": [{"stage": "prepare"}], "report": "x"}
 
 
 def test_a_run_is_found_by_name_beginning_or_as_the_latest(records: RunRecords) -> None:
-    first, _ = records.claim("a", {})
-    records.write(replace(first, run_id="20200101-000000-aaaa", started=1.0))
-    second, _ = records.claim("b", {})
-    assert records.find("2020").started == 1.0
-    assert records.find("latest").run_id in {first.run_id, second.run_id}
+    for number, name in enumerate(("2026a", "2026b", "2025")):
+        write(records, name, "finished", None, created=float(number))
+    assert records.find("latest").run_id == "2025"
+    assert records.find("2026b").run_id == "2026b"
+    assert records.find("2025").run_id == "2025"
     with pytest.raises(UnknownRun, match="fits no run"):
         records.find("1999")
-    with pytest.raises(UnknownRun, match="'20' fits "):
-        records.find("20")
+    with pytest.raises(UnknownRun, match="'2026' fits 2026b, 2026a"):
+        records.find("2026")
 
 
-def test_an_unreadable_or_newer_record_is_no_run(records: RunRecords, tmp_path: Path) -> None:
-    first, _ = records.claim("a", {})
-    path = Home(tmp_path).run(first.run_id).record
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+def test_an_unreadable_or_newer_record_is_no_run(records: RunRecords) -> None:
+    write(records, "a", "finished", None)
+    path = records.home.run("a").record
+    path.write_text(path.read_text().replace(f'"version": {workspace.VERSION}', '"version": 99'))
     assert records.all() == []
     path.write_text("{")
     assert records.all() == []
 
 
-def test_cancel_ends_the_process_of_a_living_run_once(records: RunRecords, tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from components.run.record import RunRecords; from components.run.paths import Home\n"
-    code += "RunRecords(Home(Path(sys.argv[1]))).claim('a', {}); print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=os.getcwd()) as process:
+def test_cancel_ends_the_process_of_a_living_run_once(records: RunRecords) -> None:
+    code = "import json, time; from dataclasses import asdict; from components.run.lease import Owner\nprint(json.dumps(asdict(Owner.myself())), flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=os.getcwd()) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        assert records.find("latest").shown_state == "Running"
-        assert records.cancel(records.find("latest"))
+        write(records, "run", "open", Owner(**json.loads(process.stdout.readline())))
+        assert records.find("run").shown_state == "Running"
+        assert records.cancel(records.find("run"))
         assert process.wait(timeout=30) == -signal.SIGTERM
-    assert records.find("latest").shown_state == "Killed"
-    assert not records.cancel(records.find("latest"))
+    assert records.find("run").shown_state == "Killed"
+    assert not records.cancel(records.find("run"))
