@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "params.md"
 INTRODUCTION = """# Parameters
 
-Every key of `params.yaml`, from the descriptions in `components/params.py`; `make docs` writes this page. A named overlay `params/NAME.yaml`
-holds what differs: `mmfs run --preset NAME`. Single values: `mmfs run --set pretrain.steps=100`. An unknown or impossible value stops the run
-before any work, with the key and the fix. Addresses and secrets are no parameters but environment variables: `components/settings.py`.
+Every key of `params.yaml`, from the descriptions in `components/params.py`; `make docs` writes this page. A named overlay
+`params/NAME.yaml` holds what differs: `mmfs run --preset NAME`. Single values: `mmfs run --set pretrain.steps=100`. An unknown or
+impossible value stops the run before any work, with the key and the fix. Addresses and secrets are no parameters but environment
+variables: `components/settings.py`.
 
 `finetune` and `gate` hold the same keys for each task (vqa, grounding, segmentation, story); the values shown are those of `vqa`.
 
