@@ -58,7 +58,9 @@ def list_models(json_: Json = False) -> None:
         out().print("no model is registered yet; `mmfs run` trains some")
     else:
         columns = ("model", "version", "aliases", "run", "digest")
-        print_table(columns, [(row["model"], row["version"], ", ".join(row["aliases"]), row["run"], (row["digest"] or "")[:12]) for row in rows])
+        print_table(
+            columns, [(row["model"], row["version"], ", ".join(row["aliases"]), row["run"], (row["digest"] or "")[:12]) for row in rows]
+        )
 
 
 def verify(json_: Json = False) -> None:
@@ -74,12 +76,17 @@ def verify(json_: Json = False) -> None:
     elif not drifts:
         out().print(f"{len(models)} models agree with the ledger")
     else:
-        print_table(("model", "alias", "ledger", "registry"), [(one.model, one.alias, one.ledger or "none", one.registry or "none") for one in drifts])
+        print_table(
+            ("model", "alias", "ledger", "registry"),
+            [(one.model, one.alias, one.ledger or "none", one.registry or "none") for one in drifts],
+        )
     if drifts:
         raise typer.Exit(1)
 
 
-def promote(model: Model, version: Annotated[int, typer.Argument(min=1, show_default=False)], reason: Reason = None, json_: Json = False) -> None:
+def promote(
+    model: Model, version: Annotated[int, typer.Argument(min=1, show_default=False)], reason: Reason = None, json_: Json = False
+) -> None:
     """Make a version the champion, whatever the gate said. The ledger keeps who did it and why.
 
     Example: `mmfs promote vqa 3 --reason "checked by hand on our own pictures"`

@@ -34,7 +34,9 @@ class CommandError(Exception):
 
 def application(help_text: str) -> typer.Typer:
     """A group of commands; no traceback is ever drawn by typer, see `explained`."""
-    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    return typer.Typer(
+        help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    )
 
 
 def out() -> Console:
@@ -96,7 +98,9 @@ def repository_root() -> Path:
     if found is None:
         raise CommandError(f"no params.yaml in {here} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
     if not (found / ".git").exists():
-        raise CommandError(f"{found} is not a git repository", "run mmfs inside a clone (`git clone`): every run is tied to a commit", BAD_USAGE)
+        raise CommandError(
+            f"{found} is not a git repository", "run mmfs inside a clone (`git clone`): every run is tied to a commit", BAD_USAGE
+        )
     return found
 
 

@@ -29,7 +29,13 @@ def stage_bars() -> Iterator[Watch]:
     if not console.is_terminal:
         yield Lines(console)
         return
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.fields[state]:<9}"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]:<9}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console) as progress:
         yield Bars(progress)
 

@@ -22,8 +22,12 @@ def register(app: typer.Typer) -> None:
 
 def run(
     preset: Annotated[str | None, typer.Option(help="Overlay params/NAME.yaml.", metavar="NAME", show_default=False)] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="One hyper-parameter; may be repeated.", metavar="KEY=VALUE", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option(help="Your folder: documents.jsonl and its images.", metavar="PATH", show_default=False)] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="One hyper-parameter; may be repeated.", metavar="KEY=VALUE", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Your folder: documents.jsonl and its images.", metavar="PATH", show_default=False)
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas.", metavar="TASKS", show_default=False)] = None,
     promote: Annotated[bool, typer.Option(help="Let the gate promote what is better.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run where an equal one is unfinished.")] = False,
@@ -67,9 +71,14 @@ def show(result: RunResult, as_json: bool) -> None:
     console = out()
     console.print()
     if result.models:
-        print_table(("model", "version", "decision", "why"), [(one.name, one.version, one.decision, "; ".join(one.reasons)) for one in result.models])
+        print_table(
+            ("model", "version", "decision", "why"),
+            [(one.name, one.version, one.decision, "; ".join(one.reasons)) for one in result.models],
+        )
         console.print()
-    console.print(f"{result.status} in {result.seconds:.0f} s (start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}): run {result.run_id}")
+    console.print(
+        f"{result.status} in {result.seconds:.0f} s (start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}): run {result.run_id}"
+    )
     console.print(f"  Prefect   flow run {result.prefect_flow_run_id}")
     console.print(f"  MLflow    run {result.mlflow_run_id}")
     console.print(f"  DVC       experiment {result.experiment or 'none saved'}")

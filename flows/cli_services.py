@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from components.services.stack import ServiceName, ServiceStatus, Stack
 
 
-
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
@@ -23,8 +22,12 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of Prefect's UI; 4200 or a free one.", show_default=False)] = None,
-    mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of MLflow's UI; 5000 or a free one.", show_default=False)] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Prefect's UI; 4200 or a free one.", show_default=False)
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of MLflow's UI; 5000 or a free one.", show_default=False)
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Start Prefect's server, MLflow's server and a worker in the background, on this machine only.

@@ -87,19 +87,30 @@ def _memory() -> Finding:
     available = psutil.virtual_memory().available / 2**30
     if available >= MEMORY_GIB:
         return Finding("memory", "ok", f"{available:.0f} GiB available")
-    return Finding("memory", "limited", f"{available:.1f} GiB available, the demo may need {MEMORY_GIB:.0f}", "close other programs, or set pretrain.ranks=1")
+    return Finding(
+        "memory",
+        "limited",
+        f"{available:.1f} GiB available, the demo may need {MEMORY_GIB:.0f}",
+        "close other programs, or set pretrain.ranks=1",
+    )
 
 
 def _deepspeed() -> Finding:
     if importlib.util.find_spec("deepspeed") is None:
         return Finding("deepspeed", "missing", "not installed", "run `make setup`")
-    return Finding("deepspeed", "ok", f"{importlib.metadata.version('deepspeed')}, ranks on {'CUDA' if _has_gpu() else 'CPU over gloo, no compiler needed'}")
+    return Finding(
+        "deepspeed",
+        "ok",
+        f"{importlib.metadata.version('deepspeed')}, ranks on {'CUDA' if _has_gpu() else 'CPU over gloo, no compiler needed'}",
+    )
 
 
 def _kernels() -> Finding:
     owners = importlib.metadata.packages_distributions().get("kernels", [])
     if "kernels" in owners:
-        return Finding("kernels", "missing", "the Hugging Face distribution `kernels` hides mmfs's own package", "run `pip uninstall kernels`")
+        return Finding(
+            "kernels", "missing", "the Hugging Face distribution `kernels` hides mmfs's own package", "run `pip uninstall kernels`"
+        )
     return Finding("kernels", "ok", "the package is mmfs's own")
 
 
@@ -108,20 +119,32 @@ def _ports(root: Path) -> Finding:
     taken = [str(port) for name, port in DEFAULT_PORTS.items() if stack.url(name) is None and not is_free(port)]
     if not taken:
         return Finding("ports", "ok", "free or held by this checkout: " + ", ".join(map(str, DEFAULT_PORTS.values())))
-    return Finding("ports", "limited", f"taken by another program: {', '.join(taken)}", "`mmfs up` chooses free ones; `mmfs status` names them")
+    return Finding(
+        "ports", "limited", f"taken by another program: {', '.join(taken)}", "`mmfs up` chooses free ones; `mmfs status` names them"
+    )
 
 
 def _telemetry(environment: Mapping[str, str]) -> Finding:
     different = [name for name, value in quiet_environment().items() if environment.get(name, value).lower() != value.lower()]
     if not different:
         return Finding("telemetry", "ok", "off for every tool, hubs offline")
-    return Finding("telemetry", "limited", f"switched on by your environment: {', '.join(different)}", f"`unset {' '.join(different)}` to be quiet again")
+    return Finding(
+        "telemetry",
+        "limited",
+        f"switched on by your environment: {', '.join(different)}",
+        f"`unset {' '.join(different)}` to be quiet again",
+    )
 
 
 def _java() -> Finding:
     if shutil.which("java"):
         return Finding("java", "ok", "captions are scored")
-    return Finding("java", "limited", "not installed: CIDEr of captions is reported as unavailable", "install one, for example `apt install default-jre-headless`")
+    return Finding(
+        "java",
+        "limited",
+        "not installed: CIDEr of captions is reported as unavailable",
+        "install one, for example `apt install default-jre-headless`",
+    )
 
 
 def _device() -> Finding:

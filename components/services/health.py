@@ -1,4 +1,4 @@
-"""Whether the local servers answer, asked over their own HTTP APIs."""
+"""The few questions that mmfs asks the local servers, over their own HTTP APIs and without loading their clients."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def answers(url: str) -> bool:
         return False
 
 
-def call(url: str, body: Any) -> Any:
-    """POST JSON and read JSON. Raises OSError (urllib's HTTPError is one)."""
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+def call(url: str, body: Any = None) -> Any:
+    """Read JSON; a POST where there is a body. Raises OSError (urllib's HTTPError is one)."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     with _DIRECT.open(request, timeout=TIMEOUT_S) as response:
         return json.loads(response.read() or b"null")
 
@@ -44,6 +45,14 @@ def worker_is_online(api: str, pool: str, worker: str, since: float) -> bool:
     except (OSError, ValueError):
         return False
     return any(row["name"] == worker and row["status"] == "ONLINE" and _seconds(row["last_heartbeat_time"]) >= since for row in found)
+
+
+def cancel_flow_run(api: str, flow_run_id: str) -> bool:
+    """Ask the worker of a flow run to end it; False when no worker runs it, so that nobody would. Raises OSError."""
+    if call(f"{api}/flow_runs/{flow_run_id}").get("deployment_id") is None:
+        return False
+    answer = call(f"{api}/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    return bool(answer["status"] == "ACCEPT")
 
 
 def _seconds(moment: str | None) -> float:

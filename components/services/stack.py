@@ -149,7 +149,9 @@ class Stack:
             if status.state == "stopped":
                 raise ServiceError(f"{name} ended while starting; the end of {status.log}:\n{_tail(Path(status.log))}")
             if time.monotonic() > deadline:
-                raise ServiceError(f"{name} did not answer within {START_TIMEOUT_S:.0f} s; the end of {status.log}:\n{_tail(Path(status.log))}")
+                raise ServiceError(
+                    f"{name} did not answer within {START_TIMEOUT_S:.0f} s; the end of {status.log}:\n{_tail(Path(status.log))}"
+                )
             time.sleep(0.25)
         watch(status)
 

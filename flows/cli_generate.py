@@ -1,0 +1,81 @@
+"""`mmfs generate`: texts and images in, an illustrated page or picture out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_output import BAD_USAGE, NOT_FOUND, CommandError, Json, notes, out, print_json, repository_root, working
+
+SUFFIXES = (".html", ".png")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(generate)
+
+
+def generate(
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Text of the prompt; may be repeated. `{image}` says where a picture stands.", show_default=False),
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Picture of the prompt; may be repeated.", metavar="PATH", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="A registered or logged model, as MLflow names it.")] = "models:/mmfs-story@champion",
+    output: Annotated[
+        list[Path] | None, typer.Option("--out", help="Page (.html) or picture (.png) to write; may be repeated.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal pictures.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most, pictures not counted.")] = 96,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance; 1 is none.")] = 2.0,
+    json_: Json = False,
+) -> None:
+    """Let a model continue a prompt of texts and images; it decides itself where pictures come and when it stops.
+
+    Pictures stand where a text says `{image}`, in the order given; those that no text claims come first.
+
+    Example: `mmfs generate --text "{image} what digit is top left ? answer :" --image scene.png --model models:/mmfs-vqa@champion`
+
+    Example: `mmfs generate --text "a story :" --out story.html --out story.png`
+    """
+    prompt, pictures, targets = "\n".join(text or ()), tuple(image or ()), tuple(output or ())
+    _check(prompt, pictures, targets)
+    os.environ["MMFS_ROOT"] = str(repository_root())
+    with working("Loading the model and generating"):
+        from components.serving.client import ask
+        from components.serving.items import Options, Prompt
+        from components.settings import Settings, quiet
+
+        quiet(os.environ)
+        request = Prompt.of(prompt, [path.read_bytes() for path in pictures])
+        answer = ask(Settings(), model, request, Options(seed=seed, max_new_tokens=max_new_tokens, steps=steps, guidance=guidance))
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(answer.page() if target.suffix == ".html" else answer.sheet())
+    if json_:
+        print_json(answer.as_json() | {"files": [str(target) for target in targets]})
+        return
+    console = out()
+    console.print(answer.as_text(), markup=False)
+    notes().print(f"{answer.model_uri}, run {answer.run_id}")
+    for target in targets:
+        console.print(f"wrote {target}")
+
+
+def _check(prompt: str, pictures: tuple[Path, ...], targets: tuple[Path, ...]) -> None:
+    if not prompt and not pictures:
+        raise CommandError("the prompt is empty", "give --text, --image or both; see `mmfs generate --help`", BAD_USAGE)
+    if (places := prompt.count("{image}")) > len(pictures):
+        raise CommandError(
+            f"the text asks for {places} pictures, {len(pictures)} were given", "give one --image for each {image}", BAD_USAGE
+        )
+    if absent := [str(path) for path in pictures if not path.is_file()]:
+        raise CommandError(f"no such picture: {', '.join(absent)}", status=NOT_FOUND)
+    if odd := [str(path) for path in targets if path.suffix not in SUFFIXES]:
+        raise CommandError(f"cannot write {', '.join(odd)}", "end the name in .html or .png", BAD_USAGE)

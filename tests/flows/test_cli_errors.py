@@ -1,0 +1,89 @@
+"""Bad input: one clear line with the fix, a status that says what kind, and nothing written."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+BAD_USAGE, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 66, 69, 78
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "pretrain.stepz=3"], ["pretrain.stepz", "did you mean `steps`"]),
+        (["--set", "pretrain.steps=many"], ["pretrain.steps", "valid integer"]),
+        (["--set", "pretrain.steps"], ["section.key=value"]),
+        (["--set", "pretrain.rows_per_step=3"], ["pretrain", "multiple of ranks"]),
+        (["--set", "pretrain.steps=5"], ["warmup_steps", "below steps"]),
+        (["--preset", "huge"], ["params/huge.yaml", "known presets"]),
+        (["--data", "."], ["documents.jsonl"]),
+        (["--tasks", "vqa,poetry"], ["tasks.1", "'vqa', 'grounding', 'segmentation' or 'story'"]),
+    ],
+)
+def test_run_refuses_wrong_parameters_before_any_work(mmfs, repository: Path, arguments: list[str], words: list[str]) -> None:
+    ended = mmfs("run", *arguments)
+    assert ended.status == BAD_CONFIG
+    assert ended.out == ""
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("error: ")
+    for word in words:
+        assert word in ended.err
+    assert not (repository / ".mmfs").exists()
+
+
+def test_outside_of_a_repository(mmfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMFS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    ended = mmfs("runs")
+    assert (ended.status, ended.err.count("\n")) == (BAD_USAGE, 1)
+    assert "clone" in ended.err
+
+
+def test_copy_without_git(mmfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMFS_ROOT", raising=False)
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    monkeypatch.chdir(tmp_path)
+    ended = mmfs("run")
+    assert (ended.status, ended.err.count("\n")) == (BAD_USAGE, 1)
+    assert "is not a git repository" in ended.err
+
+
+def test_no_git_installed(mmfs, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    ended = mmfs("run")
+    assert (ended.status, ended.err.count("\n")) == (UNAVAILABLE, 1)
+    assert "git is not installed" in ended.err
+    assert "install it" in ended.err
+
+
+def test_taken_port(mmfs, repository: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        ended = mmfs("up", "--prefect-port", str(port))
+    assert ended.status == UNAVAILABLE
+    assert ended.err.splitlines()[-1].startswith(f"error: port {port} is taken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], BAD_USAGE, "the prompt is empty"),
+        (["--text", "{image} and {image}", "--image", "params.yaml"], BAD_USAGE, "asks for 2 pictures, 1 were given"),
+        (["--image", "absent.png"], NOT_FOUND, "no such picture: absent.png"),
+        (["--text", "a story :", "--out", "story.pdf"], BAD_USAGE, "cannot write story.pdf"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_use(mmfs, repository: Path, arguments: list[str], status: int, words: str) -> None:
+    ended = mmfs("generate", *arguments)
+    assert (ended.status, ended.err.count("\n")) == (status, 1)
+    assert words in ended.err
+
+
+def test_nothing_runs_is_no_error_for_down_but_for_status(mmfs, repository: Path) -> None:
+    assert mmfs("down").status == 0
+    ended = mmfs("status", "--json")
+    assert ended.status == 1
+    assert ended.out.count('"stopped"') == 3
