@@ -38,7 +38,8 @@ class MMFS(nn.Module):
     def project(self, features: Tensor) -> Tensor:
         """Value rows of the images [n, cells, value_width] as [n, cells, heads, channels]: constant over decoding and denoising steps."""
         images, cells, _ = features.shape
-        return self.value_proj(features).view(images, cells, self.config.heads, -1)
+        heads = self.config.heads
+        return self.value_proj(features).view(images, cells, heads, self.config.inner // heads)
 
     def forward(self, query: Tensor, value: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
         """query [N, query_width]; value from `project`; reference [N or 1, 2] as (x, y) in 0..1; returns [N, query_width].

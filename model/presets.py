@@ -61,6 +61,7 @@ def _scratch(
         activation="gelu",
         interactions=interactions,
         stem=stem,
+        points=2,
         injector_gamma=0.5,
         radial_offsets=True,
         mean=(0.5, 0.5, 0.5),
@@ -74,7 +75,7 @@ def _scratch(
         kv_heads=language_width // head_width,
         mlp=(8 * language_width // 3 + 31) // 32 * 32,
         mmfs=SamplerConfig(
-            heads=4, points=8, inner=language_width, levels=(middle, coarse, coarse // 2), table_rows=50, offset_init=coarse / 2, train_sink=True
+            heads=4, points=4, inner=language_width, levels=(middle, coarse, coarse // 2), table_rows=50, offset_init=coarse / 2, train_sink=True
         ),
         mmfs_base=coarse,
         cross_frequency=2,
@@ -166,17 +167,17 @@ def _tiny(vocab_size: int) -> ModelConfig:
         vocab_size,
         image_px=32,
         patch_px=8,
-        vision_width=128,
+        vision_width=96,
         vision_layers=2,
-        interactions=2,
-        stem=32,
-        visual_tokens=8,
+        interactions=1,
+        stem=16,
+        visual_tokens=4,
         language_width=128,
-        language_layers=4,
+        language_layers=3,
         head_width=32,
         factor=4,
-        blocks=(96, 128),
-        condition_tokens=12,
+        blocks=(64, 96),
+        condition_tokens=8,
         max_positions=2048,
     )
 
