@@ -22,8 +22,11 @@ class Settings(BaseSettings):
     work: Path | None = Field(None, description="MMFS_WORK: unfinished work; .mmfs/work where absent")
     run_id: str | None = Field(None, description="MMFS_RUN_ID: the mmfs run a stage belongs to")
     parent_run_id: str | None = Field(None, description="MMFS_PARENT_RUN_ID: the MLflow run a stage's run is a child of")
+    carried: bool = Field(False, description="MMFS_CARRIED: the flow's process sends the stage's tracking records to MLflow")
     experiment: str = Field("mmfs", description="MMFS_EXPERIMENT: the MLflow experiment")
-    ledger: str | None = Field(None, description="MMFS_LEDGER: where promotions are decided, a folder or s3://bucket/prefix; .mmfs/ledger where absent")
+    ledger: str | None = Field(
+        None, description="MMFS_LEDGER: where promotions are decided, a folder or s3://bucket/prefix; .mmfs/ledger where absent"
+    )
     remote: str | None = Field(None, description="MMFS_REMOTE: address of the DVC remote; the one in .dvc/config where absent")
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")

@@ -1,4 +1,4 @@
-"""The DVC remote of a checkout, read from its configuration files without importing DVC."""
+"""DVC's cache and remote of a checkout, read and written in its configuration files without importing DVC."""
 
 from __future__ import annotations
 
@@ -8,17 +8,49 @@ from pathlib import Path
 
 def remote_address(root: Path) -> str | None:
     """Address of the default remote, a folder made absolute; None where none is configured."""
-    config = configparser.ConfigParser(interpolation=None)
-    folder = root / ".dvc"
-    config.read([folder / "config", folder / "config.local"], encoding="utf-8")
+    config = _read(root)
     name = config.get("core", "remote", fallback=None)
-    url = config.get(f"'remote \"{name}\"'", "url", fallback=None)
-    if name is None or url is None:
-        return None
-    return url if "://" in url else str((folder / url).resolve())
+    url = config.get(_section(name), "url", fallback=None)
+    return None if name is None or url is None else _absolute(url, root)
+
+
+def cache_folder(root: Path) -> Path:
+    """Folder of the checkout's cache."""
+    return Path(_absolute(_read(root).get("cache", "dir", fallback="cache"), root))
 
 
 def content_address(root: Path, digest: str) -> str:
     """Where the remote keeps the object of a DVC md5 (`….dir` for a folder's listing)."""
-    base = remote_address(root) or str(root / ".dvc" / "cache")
+    base = remote_address(root) or str(cache_folder(root))
     return f"{base.rstrip('/')}/files/md5/{digest[:2]}/{digest[2:]}"
+
+
+def share(root: Path, checkout: Path, remote: str | None = None) -> None:
+    """Let `checkout` use the cache and the remotes of `root`: absolute addresses in its config.local, `remote` instead of the default's."""
+    shared = configparser.ConfigParser(interpolation=None)
+    shared.read(root / ".dvc" / "config.local", encoding="utf-8")
+    whole = _read(root)
+    shared.read_dict({"cache": {"dir": str(cache_folder(root)), "type": "reflink,hardlink,copy"}})
+    for section in whole.sections():
+        if section.startswith("'remote ") and "url" in whole[section]:
+            shared.read_dict({section: {"url": _absolute(whole[section]["url"], root)}})
+    if remote is not None:
+        shared.read_dict({"core": {"remote": "environment"}, _section("environment"): {"url": _absolute(remote, root)}})
+    target = checkout / ".dvc" / "config.local"
+    target.touch(mode=0o600)
+    with target.open("w", encoding="utf-8") as file:
+        shared.write(file)
+
+
+def _read(root: Path) -> configparser.ConfigParser:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    return config
+
+
+def _section(name: str | None) -> str:
+    return f"'remote \"{name}\"'"
+
+
+def _absolute(address: str, root: Path) -> str:
+    return address if "://" in address else str((root / ".dvc" / address).resolve())

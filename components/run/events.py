@@ -77,9 +77,8 @@ def read_events(path: Path) -> list[Event]:
     return _read_from(path, 0)[0]
 
 
-def tail_events(path: Path, ended: Callable[[], bool], interval_s: float = 0.2) -> Iterator[Event]:
-    """Events as they are written, until `ended()` says that nobody writes any more."""
-    offset = 0
+def tail_events(path: Path, ended: Callable[[], bool], interval_s: float = 0.2, offset: int = 0) -> Iterator[Event]:
+    """Events from a byte offset on, as they are written, until `ended()` says that nobody writes any more."""
     while True:
         last_round = ended()
         events, offset = _read_from(path, offset)

@@ -52,20 +52,18 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
-    def acquire(self, on_wait: Callable[[Owner], None], interval_s: float = 0.5) -> bool:
-        """Take the lease, waiting for a living owner to end. True when somebody else left it unreleased."""
+    def acquire(self, on_wait: Callable[[Owner], None], interval_s: float = 0.5) -> None:
+        """Take the lease, waiting for a living owner to end; `on_wait` is told of each owner waited for."""
         told = None
-        while True:
-            with self._guard():
-                owner = self._read()
-                if owner is None or owner.same(self._me) or not owner.alive(self._me):
-                    self._write()
-                    self._thread.start()
-                    return owner is not None and not owner.same(self._me)
+        while (owner := self._take()) is not None:
             if told != owner.pid:
                 on_wait(owner)
                 told = owner.pid
             time.sleep(interval_s)
+
+    def try_acquire(self) -> bool:
+        """Take the lease unless somebody living has it."""
+        return self._take() is None
 
     def release(self) -> None:
         """Let the next one in."""
@@ -76,6 +74,15 @@ class Lease:
             owner = self._read()
             if owner is not None and owner.same(self._me):
                 self._record.unlink()
+
+    def _take(self) -> Owner | None:
+        with self._guard():
+            owner = self._read()
+            if owner is not None and owner.alive(self._me):
+                return owner
+            self._write()
+        self._thread.start()
+        return None
 
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

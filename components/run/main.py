@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,14 @@ from components.results import Result
 from components.run.dvc_remote import content_address
 from components.run.events import EventWriter
 from components.run.failures import FailureClass, StageError, explain
+from components.run.guard import guarded
 from components.run.key import StageInputs, device_type, stage_inputs
 from components.run.lease import Owner
 from components.run.paths import Paths
 from components.run.pipeline import read_pipeline
-from components.run.process import die_with_parent, raise_on_termination
+from components.run.process import die_with_parent
 from components.run.work import WorkFolder, hold_work
-from components.settings import Settings, quiet
+from components.settings import Settings
 from components.tracking.stage_run import StageRun
 
 _log = logging.getLogger(__name__)
@@ -49,22 +48,8 @@ def stage_main(name: str, body: Body) -> int:
 
     A failure is one line on stderr, an event and an exit code of its class. The traceback is printed for bugs only.
     """
-    quiet(os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    raise_on_termination()
     die_with_parent()
-    settings = Settings()
-    events = EventWriter(settings.events)
-    try:
-        _run(name, body, settings, events)
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        problem = explain(error)
-        if problem.failure is FailureClass.BUG:
-            traceback.print_exc()
-        sys.stderr.write(f"{name}: {problem.line()}\n")
-        _tell_failure(events, problem)
-        return problem.failure.exit_code
+    return guarded(name, lambda settings, events: _run(name, body, settings, events))
 
 
 def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None:
@@ -113,10 +98,3 @@ def _tracked(params: Params, paths: Paths, context: StageContext, body: Body, in
     result = body(params, paths, context)
     context.tracking.log_summary(result.metrics)
     return result
-
-
-def _tell_failure(events: EventWriter, problem: StageError) -> None:
-    try:
-        events.failed(problem.failure, problem.message, problem.fix)
-    except OSError as error:
-        sys.stderr.write(f"the failure could not be recorded: {error}\n")

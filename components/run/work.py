@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.run.filetree import place, remove
 from components.run.lease import Lease, Owner
 
 VERSION = 1
@@ -40,10 +41,10 @@ class WorkFolder:
         """Make `tmp`, finished, the stage's out: `out` appears whole or not at all. `tmp` must lie in the work folder's file system."""
         name = out.resolve().relative_to(self.root.resolve()).as_posix()
         kept = self.folder / "finished" / name
-        _remove(kept)
+        remove(kept)
         kept.parent.mkdir(parents=True, exist_ok=True)
         os.replace(tmp, kept)
-        _place(kept, out)
+        place(kept, out)
         self.published.append(name)
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -65,7 +66,7 @@ class WorkFolder:
         if record.get("version") != VERSION or not whole:
             return None
         for name in record["outs"]:
-            _place(self.folder / "finished" / name, self.root / name)
+            place(self.folder / "finished" / name, self.root / name)
         result: dict[str, Any] = record["result"]
         return result
 
@@ -97,35 +98,7 @@ def discard_work(work_root: Path, older_than_s: float) -> int:
     return removed
 
 
-def _place(kept: Path, out: Path) -> None:
-    """Copy by hard links where the file system allows it, then rename into place."""
-    staging = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    _remove(staging)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if kept.is_dir():
-        shutil.copytree(kept, staging, copy_function=_link)
-    else:
-        _link(kept, staging)
-    _remove(out)
-    os.replace(staging, out)
-
-
-def _link(source: str | Path, target: str | Path) -> str | Path:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target
-
-
 def _sizes(path: Path) -> dict[str, int] | None:
     if path.is_dir():
         return {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
     return {"": path.stat().st_size} if path.is_file() else None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

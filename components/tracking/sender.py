@@ -1,4 +1,4 @@
-"""Carries a spool to MLflow, from a thread that imports MLflow while the stage already works."""
+"""Carries spools to MLflow, from a thread that imports MLflow while the stage already works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.settings import Settings
-from components.tracking.spool import Spool
+from components.tracking.spool import SpoolReader
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -24,60 +24,63 @@ _log = logging.getLogger(__name__)
 class Sender:
     """One thread: opens or resumes the run, sends what is spooled every `interval_s`, goes on trying while the server is down."""
 
-    def __init__(self, spool: Spool, settings: Settings, interval_s: float = 2.0, retry_s: float = 5.0) -> None:
-        self._spool = spool
+    def __init__(self, folder: Path, settings: Settings, interval_s: float = 2.0, retry_s: float = 5.0) -> None:
+        self._spool = SpoolReader(folder)
         self._settings = settings
         self._interval_s = interval_s
         self._retry_s = retry_s
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._opened = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="tracking", daemon=True)
 
     def start(self) -> None:
         """Begin to send."""
         self._thread.start()
 
-    def run_id(self, timeout_s: float) -> str | None:
-        """The MLflow run's id as soon as the server has given one."""
-        self._opened.wait(timeout_s)
-        return self._spool.run_id
-
     def close(self, timeout_s: float) -> bool:
-        """Send the rest; False when it stays on disk for a later `drain`."""
+        """Send the rest once the stage has ended; False when it stays on disk for a later `drain`."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and not self._spool.unsent()[0]
+        if self._thread.is_alive():
+            return False
+        sent = not self._spool.unsent()[0]
+        self._spool.close()
+        return sent
 
     def _loop(self) -> None:
-        client, monitor, told = None, None, False
+        client: MlflowClient | None = None
+        monitor: SystemMetricsMonitor | None = None
+        opened = False
+        told = False
         while True:
             last_round = self._closing.is_set()
+            delay = self._interval_s
             try:
                 client = client or _client(self._settings)
-                if not self._opened.is_set():
-                    _open(client, self._spool, self._settings)
-                    self._opened.set()
+                if not opened:
+                    open_or_resume(client, self._spool, self._settings)
+                    opened = True
                     monitor = _watch_system(self._spool, self._settings)
                 if last_round and monitor is not None:
                     monitor.finish()
                     monitor = None
                 send(client, self._spool)
-                delay = self._interval_s
             except Exception as error:  # the stage must never fail because its tracking does: any error is retried, and the spool stays
-                if not told:
-                    _log.warning("tracking is delayed (%s); records wait in %s", str(error).partition("\n")[0], self._spool.folder)
-                    told = True
                 delay = self._retry_s
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                self._spool.report(reason)
+                if not told:
+                    _log.warning("tracking is delayed (%s); records wait in %s", reason, self._spool.folder)
+                    told = True
             if last_round:
                 return
             self._wake.wait(delay)
             self._wake.clear()
 
 
-def send(client: MlflowClient, spool: Spool) -> None:
-    """Send every waiting record in order; a failure leaves the rest for the next call."""
+def send(client: MlflowClient, spool: SpoolReader) -> None:
+    """Send every waiting record; a failure leaves them for the next call."""
     from mlflow.entities import Metric, Param, RunTag
 
     run_id = spool.run_id
@@ -98,47 +101,44 @@ def send(client: MlflowClient, spool: Spool) -> None:
             _send_file(client, run_id, spool.folder / record["path"], record["folder"])
         elif record["op"] == "input":
             _send_input(client, run_id, record)
+        elif record["op"] == "model":
+            _send_model(client, run_id, spool.folder / record["path"], record["weights"])
     if records and records[-1]["op"] == "close":
         client.set_terminated(run_id, records[-1]["status"], records[-1]["time_ms"])
-    spool.mark(end)
+    if records:
+        spool.mark(end)
 
 
 def drain(settings: Settings) -> int:
     """Send the spools that earlier processes left behind; how many are still waiting."""
     waiting = 0
+    client: MlflowClient | None = None
     for folder in sorted(settings.home.spools.iterdir()) if settings.home.spools.is_dir() else ():
         try:
-            spool = Spool(folder, wait=False)
+            spool = SpoolReader(folder)
         except BlockingIOError:
             continue
         try:
             if spool.unsent()[0]:
-                client = _client(settings)
+                client = client or _client(settings)
                 if spool.run_id is None:
-                    _open(client, spool, settings)
+                    open_or_resume(client, spool, settings)
                 send(client, spool)
-            if spool.status == "FINISHED":
-                spool.remove()
         except Exception as error:  # one unreachable run must not keep the others
-            _log.warning("tracking records of %s still wait: %s", folder.name, error)
+            _log.warning("tracking records in %s still wait: %s", folder, str(error).partition("\n")[0])
             waiting += 1
         finally:
             spool.close()
     return waiting
 
 
-def _client(settings: Settings) -> MlflowClient:
-    from components.tracking.mlflow_run import connect
-
-    return connect(settings)
-
-
-def _open(client: MlflowClient, spool: Spool, settings: Settings) -> None:
+def open_or_resume(client: MlflowClient, spool: SpoolReader, settings: Settings) -> None:
+    """Give the spool its run: the one it had, one opened by a process that died before it could say so, or a new one."""
     from components.tracking.mlflow_run import experiment_id, open_run, resume_run
 
     if spool.run_id is not None and resume_run(client, spool.run_id):
         return
-    header = next(record for record in spool.all_records() if record["op"] == "open")
+    header = spool.header()
     mark = f"tags.`mmfs.spool` = '{header['mark']}'"
     found = client.search_runs([experiment_id(client, settings)], filter_string=mark, max_results=1)
     if found:
@@ -147,7 +147,13 @@ def _open(client: MlflowClient, spool: Spool, settings: Settings) -> None:
         spool.name_run(open_run(client, settings, header["name"], header["tags"] | {"mmfs.spool": header["mark"]}, header["parent"]))
 
 
-def _watch_system(spool: Spool, settings: Settings) -> SystemMetricsMonitor:
+def _client(settings: Settings) -> MlflowClient:
+    from components.tracking.mlflow_run import connect
+
+    return connect(settings)
+
+
+def _watch_system(spool: SpoolReader, settings: Settings) -> SystemMetricsMonitor:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
@@ -172,12 +178,13 @@ def _send_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> No
 
 
 def _send_input(client: MlflowClient, run_id: str, record: Mapping[str, Any]) -> None:
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from components.tracking.dataset_input import dataset_input
 
-    dataset = MetaDataset(  # type: ignore[abstract]  # MLflow leaves `profile` abstract in a class it tells users to instantiate
-        resolve_dataset_source(record["source"]), name=record["name"], digest=record["digest"]
-    )
-    tags = [InputTag("mlflow.data.context", record["context"]), InputTag("mmfs.dvc_path", record["path"])]
-    client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags)])
+    client.log_inputs(run_id, [dataset_input(record["name"], record["digest"], record["source"], record["path"], record["context"])])
+
+
+def _send_model(client: MlflowClient, run_id: str, folder: Path, weights: Mapping[str, Any]) -> None:
+    from components.tracking.logged_model import upload
+    from components.tracking.weights import WeightsRecord
+
+    upload(client, run_id, folder, WeightsRecord.model_validate(weights))

@@ -1,7 +1,7 @@
 """Tracking records on disk first: one JSONL file per MLflow run, replayed in order, as often as it takes.
 
-Every record may be sent twice without harm: a metric point's time is fixed when it is spooled (MLflow stores equal points
-once), parameters, tags, inputs and files overwrite themselves.
+A stage writes; a sender, in the same process or in the flow's, reads. Every record may be sent twice without harm: a metric
+point's time is fixed when it is spooled (MLflow stores equal points once), parameters, tags, inputs and files overwrite themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
+
+from components.run.filetree import link_tree
 
 
 class Point(TypedDict):
@@ -23,6 +27,15 @@ class Point(TypedDict):
     step: int
     time_ms: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class State:
+    """Bytes of the records that have arrived, the MLflow run they belong to, and why nothing arrives at the moment."""
+
+    sent: int
+    run_id: str | None
+    error: str | None
 
 
 def now_ms() -> int:
@@ -37,36 +50,28 @@ def append_points(path: Path, points: Sequence[Point]) -> None:
 
 def read_points(path: Path, offset: int = 0) -> tuple[list[Point], int]:
     """Complete points from a byte offset on, and where to go on reading."""
-    lines, end = _read(path, offset)
-    return lines, end
+    return _read(path, offset)
 
 
-class Spool:
-    """The folder of one run's records: `records.jsonl`, `state.json` (what was sent, the run's id) and copies of files.
+class SpoolWriter:
+    """The stage's side: `records.jsonl` and copies of files. One writer at a time; the stage's lease sees to that."""
 
-    One process at a time has it open; with `wait=False` BlockingIOError says that another one does.
-    """
-
-    def __init__(self, folder: Path, wait: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._held = (folder / "lock").open("w")
-        fcntl.flock(self._held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.folder = folder
         self._records = folder / "records.jsonl"
-        self._state_file = folder / "state.json"
         self._lock = threading.Lock()
         self._last_step: dict[str, int] = {}
         self._cut_torn_line()
-        for record in _read(self._records, 0)[0]:
+        records = _read(self._records, 0)[0]
+        self.is_new = not records
+        for record in records:
             self._note(record)
-        state = self._read_state()
-        self.run_id: str | None = state.get("run_id")
-        self.sent: int = state.get("sent", 0)
 
-    def add(self, op: str, **values: Any) -> None:
-        """Spool one record; it is on disk when this returns."""
+    def add(self, op: str, **values: Any) -> int:
+        """Spool one record; it is on disk when this returns the position after it."""
         with self._lock:
-            _append(self._records, [{"op": op, "time_ms": now_ms(), **values}])
+            return _append(self._records, [{"op": op, "time_ms": now_ms(), **values}])
 
     def add_points(self, points: Sequence[Point]) -> None:
         """Spool metric points, without those that a resumed stage repeats: at or before the last step spooled under their name."""
@@ -86,49 +91,24 @@ class Spool:
             self.add("point", step=self._last_step.get(name, 0), metrics={name: value})
 
     def add_file(self, path: Path, folder: str) -> None:
-        """Spool a file or folder, kept as it is now."""
-        with self._lock:
-            number = len(list((self.folder / "files").iterdir())) if (self.folder / "files").is_dir() else 0
-        kept = self.folder / "files" / str(number) / path.name
-        kept.parent.mkdir(parents=True)
+        """Spool a file or folder as it is now."""
+        kept = self._slot() / path.name
         if path.is_dir():
             shutil.copytree(path, kept)
         else:
             shutil.copyfile(path, kept)
         self.add("file", path=str(kept.relative_to(self.folder)), folder=folder)
 
-    @property
-    def status(self) -> str | None:
-        """How the run was closed; None while it is not."""
-        records = self.all_records()
-        return records[-1]["status"] if records and records[-1]["op"] == "close" else None
+    def add_model(self, folder: Path, weights: Mapping[str, Any]) -> int:
+        """Spool a model's folder, whose files never change, by links; the position after the record."""
+        kept = self._slot() / folder.name
+        link_tree(folder, kept)
+        return self.add("model", path=str(kept.relative_to(self.folder)), weights=dict(weights))
 
-    def all_records(self) -> list[dict[str, Any]]:
-        """Everything spooled so far, sent or not."""
-        return _read(self._records, 0)[0]
-
-    def unsent(self) -> tuple[list[dict[str, Any]], int]:
-        """Records nobody has sent yet, and the position after them."""
-        return _read(self._records, self.sent)
-
-    def mark(self, sent: int) -> None:
-        """Everything before this position has arrived."""
-        self.sent = sent
-        self._write_state()
-
-    def name_run(self, run_id: str) -> None:
-        """Remember which MLflow run the records belong to."""
-        self.run_id = run_id
-        self._write_state()
-
-    def close(self) -> None:
-        """Let others open it."""
-        self._held.close()
-
-    def remove(self) -> None:
-        """Drop it all; only for a finished and sent spool."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.close()
+    def _slot(self) -> Path:
+        slot = self.folder / "files" / uuid.uuid4().hex
+        slot.mkdir(parents=True)
+        return slot
 
     def _note(self, record: Mapping[str, Any]) -> None:
         if record["op"] == "point":
@@ -142,25 +122,75 @@ class Spool:
             if end != self._records.stat().st_size:
                 os.truncate(self._records, end)
 
-    def _read_state(self) -> dict[str, Any]:
+
+class SpoolReader:
+    """The sender's side: what is unsent, and `state.json` about what arrived. BlockingIOError when another sender has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held = (folder / "lock").open("w")
         try:
-            state: dict[str, Any] = json.loads(self._state_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return state
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise
+        state = read_state(folder)
+        self.sent, self.run_id = state.sent, state.run_id
 
-    def _write_state(self) -> None:
-        fresh = self._state_file.with_suffix(".new")
-        fresh.write_text(json.dumps({"run_id": self.run_id, "sent": self.sent}))
-        fresh.replace(self._state_file)
+    @property
+    def status(self) -> str | None:
+        """How the run was closed; None while it is not."""
+        records, _ = _read(self.folder / "records.jsonl", 0)
+        return records[-1]["status"] if records and records[-1]["op"] == "close" else None
+
+    def header(self) -> dict[str, Any]:
+        """The record that says which run this is."""
+        header: dict[str, Any] = _read(self.folder / "records.jsonl", 0)[0][0]
+        return header
+
+    def unsent(self) -> tuple[list[dict[str, Any]], int]:
+        """Records that have not arrived yet, and the position after them."""
+        return _read(self.folder / "records.jsonl", self.sent)
+
+    def mark(self, sent: int) -> None:
+        """Everything before this position has arrived."""
+        self.sent = sent
+        self._write_state()
+
+    def report(self, error: str) -> None:
+        """Say why nothing arrives at the moment."""
+        self._write_state(error)
+
+    def name_run(self, run_id: str) -> None:
+        """Remember which MLflow run the records belong to."""
+        self.run_id = run_id
+        self._write_state()
+
+    def close(self) -> None:
+        """Let another sender have it; a finished and sent spool is removed."""
+        if self.folder.is_dir() and self.status == "FINISHED" and not self.unsent()[0]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.close()
+
+    def _write_state(self, error: str | None = None) -> None:
+        fresh = self.folder / "state.json.new"
+        fresh.write_text(json.dumps(asdict(State(self.sent, self.run_id, error))))
+        fresh.replace(self.folder / "state.json")
 
 
-def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    if not records:
-        return
+def read_state(folder: Path) -> State:
+    """What the sender of a spool last said."""
+    try:
+        return State(**json.loads((folder / "state.json").read_text()))
+    except FileNotFoundError:
+        return State(0, None, None)
+
+
+def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, "".join(json.dumps(record) + "\n" for record in records).encode())
+        return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
 

@@ -1,36 +1,46 @@
-"""What a stage tells MLflow. No call waits for the tracking server and none fails because of it."""
+"""What a stage tells MLflow. No call waits for the tracking server and none fails because of it, except publishing a model."""
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from components.run.failures import FailureClass, StageError
 from components.settings import Settings
 from components.tracking.sender import Sender
-from components.tracking.spool import Point, Spool, now_ms
+from components.tracking.spool import Point, SpoolWriter, now_ms, read_state
 
 CLOSE_TIMEOUT_S = 30.0
+PATIENCE_S = 60.0
 _MAX_PARAM_CHARACTERS = 6000
+_POLL_S = 0.2
+
+
+def spool_folder(settings: Settings, key: str, parent: str | None) -> Path:
+    """Where the records of a stage key wait, below one parent run."""
+    return settings.home.spools / f"{key[:20]}-{parent or 'alone'}"
 
 
 class StageRun:
-    """The child run of one stage; open it with `StageRun.open`."""
+    """The child run of one stage; open it with `StageRun.open`. `sender` is None where the flow's process carries the spool."""
 
-    def __init__(self, spool: Spool, sender: Sender) -> None:
+    def __init__(self, spool: SpoolWriter, sender: Sender | None) -> None:
         self._spool = spool
         self._sender = sender
 
     @classmethod
     def open(cls, settings: Settings, stage: str, key: str, tags: Mapping[str, str]) -> Self:
         """Begin, or after a restart go on with, the run of `key` below the parent that the environment names."""
-        spool = Spool(settings.home.spools / f"{key[:20]}-{settings.parent_run_id or 'alone'}")
-        if not spool.all_records():
+        spool = SpoolWriter(spool_folder(settings, key, settings.parent_run_id))
+        if spool.is_new:
             all_tags = {"mmfs.stage": stage, "mmfs.stage_key": key, **tags}
             spool.add("open", name=stage, tags=all_tags, parent=settings.parent_run_id, mark=uuid.uuid4().hex)
-        sender = Sender(spool, settings)
+        if settings.carried:
+            return cls(spool, None)
+        sender = Sender(spool.folder, settings)
         sender.start()
         return cls(spool, sender)
 
@@ -56,25 +66,26 @@ class StageRun:
 
     def log_input(self, name: str, digest: str, source: str, path: str, context: str = "training") -> None:
         """A dataset the stage reads: its DVC digest, the address of its bytes and its path in the repository."""
-        self._spool.add("input", name=name, digest=digest[:36], source=source, path=path, context=context)
+        self._spool.add("input", name=name, digest=digest, source=source, path=path, context=context)
 
-    def run_id(self, timeout_s: float = 60.0) -> str:
-        """The MLflow run's id. Raises StageError (infrastructure) when the server gives none in time."""
-        run_id = self._sender.run_id(timeout_s)
-        if run_id is None:
-            fix = "start it with `mmfs up`, or unset MLFLOW_TRACKING_URI"
-            raise StageError(FailureClass.INFRASTRUCTURE, "the MLflow tracking store does not answer", fix)
-        return run_id
+    def publish_model(self, folder: Path, weights: Mapping[str, Any], patience_s: float = PATIENCE_S) -> None:
+        """Upload a model and wait until the store has it. Raises StageError (infrastructure) when it refuses for `patience_s`."""
+        position = self._spool.add_model(folder, weights)
+        patient_until = None
+        while (state := read_state(self._spool.folder)).sent < position:
+            if state.error is None:
+                patient_until = None
+            elif patient_until is None:
+                patient_until = time.monotonic() + patience_s
+            elif time.monotonic() > patient_until:
+                fix = "mend it, or unset MLFLOW_TRACKING_URI, and run the same command to go on"
+                raise StageError(FailureClass.INFRASTRUCTURE, f"the model could not be stored in MLflow: {state.error}", fix)
+            time.sleep(_POLL_S)
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
-        """End the run; False when its last records wait on disk for the server."""
+        """End the run; False when its last records wait on disk for a sender."""
         self._spool.add("close", status=status)
-        sent = self._sender.close(timeout_s)
-        if sent and status == "FINISHED":
-            self._spool.remove()
-        else:
-            self._spool.close()
-        return sent
+        return self._sender is not None and self._sender.close(timeout_s)
 
 
 def point(step: int, **metrics: float) -> Point:

@@ -1,0 +1,41 @@
+"""Files and folders placed whole: linked where the file system allows it, renamed into place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give a file or folder a second name without its bytes being copied, where that is possible. Its files must not change any more."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        _link(source, target)
+
+
+def place(source: Path, target: Path) -> None:
+    """Make `target` equal `source` in one step: it appears whole or not at all."""
+    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    remove(staging)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link_tree(source, staging)
+    remove(target)
+    os.replace(staging, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder; absent is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _link(source: str | Path, target: str | Path) -> str | Path:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target

@@ -1,0 +1,39 @@
+"""The parameters of a run: params.yaml, an overlay, assignments, the user's data; merged, then checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.params import PARAMS_FILE, ParamsError, merge, override, parse, read_mapping
+
+
+def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
+    """The merged mapping of a run, every key checked. Raises ParamsError naming each wrong key and the fix."""
+    values = read_mapping(root / PARAMS_FILE)
+    if preset is not None:
+        values = merge(values, _overlay(root, preset))
+    for assignment in overrides:
+        values = override(values, assignment)
+    if data is not None:
+        if not (data / "documents.jsonl").is_file():
+            raise ParamsError(f"--data {data}: no documents.jsonl in this folder; see docs for the format of your own data")
+        values = merge(values, {"data": {"source": "folder", "path": str(data.resolve())}})
+    parse(values)
+    return dict(values)
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    """The text of a run's params.yaml. Floats keep a point, so that every YAML reader takes them for numbers."""
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _overlay(root: Path, preset: str) -> Any:
+    file = root / "params" / f"{preset}.yaml"
+    if not file.is_file() or "/" in preset:
+        known = ", ".join(sorted(path.stem for path in (root / "params").glob("*.yaml"))) or "none"
+        raise ParamsError(f"--preset {preset}: there is no params/{preset}.yaml; known presets: {known}")
+    return read_mapping(file)

@@ -1,0 +1,175 @@
+"""One stage as a child process: started in its own group, listened to, stopped as a whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from components.run.events import Event, tail_events
+from components.run.failures import FailureClass, StageError, from_exit_code
+from components.run.paths import RunFiles
+from components.settings import Settings
+from components.tracking.sender import Sender
+from components.tracking.stage_run import spool_folder
+
+GRACE_S = 30.0
+SEND_TIMEOUT_S = 60.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How a stage ended. `seconds` is the lifetime of its process; a Cached one never started its body; `failure` is set for Failed."""
+
+    name: str
+    status: Literal["Completed", "Cached", "Failed"]
+    seconds: float
+    key: str | None = None
+    result: Mapping[str, Any] | None = None
+    failure: StageError | None = None
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Runs stages in one checkout; `files` keeps their events and logs, `parent_run_id` is the MLflow parent of their runs.
+
+    A stage blocks the calling thread until its whole process group is gone. An exception raised in that thread (a signal, a cancellation)
+    stops the group: SIGTERM, `grace_s`, SIGKILL. The children die with the thread.
+    """
+
+    checkout: Path
+    files: RunFiles
+    settings: Settings
+    parent_run_id: str | None = None
+    run_id: str | None = None
+    grace_s: float = GRACE_S
+
+    def run(self, name: str, on_event: Callable[[Event], None] = lambda event: None, force: bool = False) -> StageOutcome:
+        """Reproduce a stage of dvc.yaml; with `force` even where DVC knows its outs."""
+        options = ["--force", "--no-run-cache"] if force else []
+        return self.run_module(name, "components.run.repro", [name, *options], on_event)
+
+    def run_module(
+        self, name: str, module: str, arguments: Sequence[str] = (), on_event: Callable[[Event], None] = lambda event: None
+    ) -> StageOutcome:
+        """Run a program that tells events, such as `components.version`, in the same way."""
+        events, log = self.files.events(name), self.files.log(name)
+        for path in (events, log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        start, offset, log_offset = time.monotonic(), events.stat().st_size, log.stat().st_size
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=self.checkout,
+                env=self._environment(events),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        heard = _Heard()
+        sender: Sender | None = None
+        try:
+            for event in tail_events(events, lambda: child.poll() is not None, interval_s=_POLL_S, offset=offset):
+                heard.note(event)
+                if event.name == "started":
+                    sender = self._carry(event.values["key"])
+                on_event(event)
+        finally:
+            _end_group(child, self.grace_s)
+            seconds = time.monotonic() - start
+            if sender is not None:
+                sender.close(SEND_TIMEOUT_S)
+        if child.returncode:
+            failure = heard.problem(name, child.returncode, _last_error(log, log_offset))
+            return StageOutcome(name, "Failed", seconds, heard.key, failure=failure)
+        return StageOutcome(name, "Completed" if heard.key else "Cached", seconds, heard.key, heard.result)
+
+    def _environment(self, events: Path) -> dict[str, str]:
+        python_path = os.pathsep.join(entry for entry in (str(self.checkout), os.environ.get("PYTHONPATH")) if entry)
+        own = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": python_path,
+            "PYTHONUNBUFFERED": "1",
+            "SHELL": "/bin/sh",
+            "MMFS_EVENTS": str(events),
+            "MMFS_CARRIED": "true",
+            "MMFS_PARENT_RUN_ID": self.parent_run_id or "",
+            "MMFS_RUN_ID": self.run_id or "",
+            "DVC_SITE_CACHE_DIR": str(self.checkout / ".dvc" / "tmp" / "site"),
+        }
+        return dict(os.environ) | self.settings.child_environment() | own
+
+    def _carry(self, key: str) -> Sender | None:
+        """Send the stage's tracking records from here; None while an earlier sender still has them."""
+        folder = spool_folder(self.settings, key, self.parent_run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            sender = Sender(folder, self.settings)
+        except BlockingIOError:
+            return None
+        sender.start()
+        return sender
+
+
+class _Heard:
+    """What the events of one attempt add up to."""
+
+    def __init__(self) -> None:
+        self.key: str | None = None
+        self.result: Mapping[str, Any] | None = None
+        self._failure: StageError | None = None
+
+    def note(self, event: Event) -> None:
+        """Take an event into account."""
+        if event.name == "started":
+            self.key = event.values["key"]
+        elif event.name == "finished":
+            self.result = event.values["result"]
+        elif event.name == "failed":
+            self._failure = StageError(FailureClass(event.values["class"]), event.values["message"], event.values["fix"])
+
+    def problem(self, name: str, code: int, dvc_error: str) -> StageError:
+        """Why the stage failed: its own words, else DVC's, else the status of its process."""
+        if self._failure is not None:
+            return self._failure
+        if code < 0:
+            return StageError(from_exit_code(code), f"the process of {name} was ended by signal {-code}", "run the same command to go on")
+        message = dvc_error or f"the process of {name} ended with status {code}"
+        return StageError(FailureClass.INFRASTRUCTURE, message, "see the log of the stage; `mmfs doctor` checks the machine")
+
+
+def _end_group(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Leave nothing of the child's group behind."""
+    if child.poll() is None:
+        _signal(child, signal.SIGTERM)
+        try:
+            child.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            _signal(child, signal.SIGKILL)
+            child.wait()
+    _signal(child, signal.SIGKILL)
+
+
+def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _last_error(log: Path, offset: int) -> str:
+    """DVC's own last error line, for failures before the stage could speak for itself."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        lines = file.read().decode(errors="replace").splitlines()
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return errors[-1] if errors else ""

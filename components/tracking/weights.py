@@ -1,0 +1,109 @@
+"""A model's bytes: described by weights.json, kept once per digest in MLflow, cached and verified on this machine.
+
+Nothing here imports MLflow unless the bytes have to be fetched from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.run.failures import FailureClass, StageError
+from components.run.filetree import place
+from components.settings import Settings
+from components.tracking.stage_run import StageRun
+
+DIGEST_TAG = "mmfs.model_digest"
+VERSION = 1
+_CHUNK_BYTES = 1 << 20
+
+
+class WeightsFile(BaseModel):
+    """One file of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    size: int
+    sha256: str
+
+
+class WeightsRecord(BaseModel):
+    """weights.json: what a training stage hands on instead of bytes. `config` is the model's config.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: int = VERSION
+    model_digest: str
+    files: tuple[WeightsFile, ...]
+    config: dict[str, Any] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a weights.json. Raises StageError (bad_data) when it is absent, broken or newer than this version."""
+        try:
+            record = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StageError(FailureClass.BAD_DATA, f"{path} does not exist", "run the stage that makes it, or `dvc pull`") from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise StageError(FailureClass.BAD_DATA, f"{path} is no weights record: {error}".replace("\n", "; ")) from None
+        if record.version > VERSION:
+            raise StageError(FailureClass.BAD_DATA, f"{path} has version {record.version}, this mmfs reads up to {VERSION}", "update mmfs")
+        return record
+
+    def write(self, path: Path) -> None:
+        """Write it as a stage's out; equal models give equal bytes."""
+        path.write_text(json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def describe_weights(folder: Path) -> WeightsRecord:
+    """The record of an exported model: safetensors, config.json, tokenizer.json. Every file counts for the digest."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = tuple(WeightsFile(name=name, size=(folder / name).stat().st_size, sha256=file_sha256(folder / name)) for name in names)
+    digest = hashlib.sha256(json.dumps([[file.name, file.sha256] for file in files]).encode()).hexdigest()
+    config = folder / "config.json"
+    return WeightsRecord(model_digest=digest, files=files, config=json.loads(config.read_text()) if config.exists() else {})
+
+
+def publish_weights(folder: Path, weights: WeightsRecord, run: StageRun, settings: Settings) -> None:
+    """Have MLflow keep the model under its digest and keep a copy on this machine; a known digest is not uploaded twice.
+
+    Returns once MLflow has the bytes. Raises StageError (infrastructure) when it refuses them.
+    """
+    run.set_tags({DIGEST_TAG: weights.model_digest})
+    run.publish_model(folder, weights.model_dump(mode="json"))
+    place(folder, settings.home.weights / weights.model_digest)
+
+
+def fetch_weights(weights: WeightsRecord, settings: Settings) -> Path:
+    """A folder with the model's files, each checked against its sha256: the cached one, or else fetched from MLflow.
+
+    Raises StageError: bad_data when nobody published the digest, infrastructure when MLflow does not answer.
+    """
+    cached = settings.home.weights / weights.model_digest
+    if cached.is_dir() and not damaged_files(cached, weights):
+        return cached
+    from components.tracking.logged_model import download
+
+    download(settings, weights, cached)
+    return cached
+
+
+def damaged_files(folder: Path, weights: WeightsRecord) -> list[str]:
+    """Names of files that are absent or differ from the record."""
+    return [file.name for file in weights.files if not _matches(folder / file.name, file)]
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _matches(path: Path, expected: WeightsFile) -> bool:
+    return path.is_file() and path.stat().st_size == expected.size and file_sha256(path) == expected.sha256
