@@ -1,8 +1,6 @@
-"""The `mmfs` command. Only this module and the topics' light ones are imported to show help; everything heavy comes with the command itself."""
+"""The `mmfs` command. To show help only light modules are imported; everything heavy comes with the command that needs it."""
 
 from __future__ import annotations
-
-import sys
 
 from flows import cli_doctor, cli_generate, cli_models, cli_reproduce, cli_run, cli_runs, cli_services
 from flows.cli_output import application, explained
@@ -22,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli_output import BAD_USAGE, CommandError, Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from components.promote import Promotions
     from components.registry.ledger import Entry
 
@@ -40,27 +42,12 @@ def list_models(json_: Json = False) -> None:
     """
     with _promotions("Asking the registry") as promotions:
         found = sorted(promotions.client.search_model_versions("name LIKE 'mmfs-%'"), key=lambda one: (one.name, -int(one.version)))
-        rows = [
-            {
-                "model": one.name,
-                "version": int(one.version),
-                "uri": f"models:/{one.name}/{one.version}",
-                "aliases": list(one.aliases),
-                "digest": one.tags.get("mmfs.model_digest"),
-                "run": one.tags.get("mmfs.run_id"),
-                "mlflow_run_id": one.run_id,
-            }
-            for one in found
-        ]
     if json_:
-        print_json(rows)
-    elif not rows:
+        print_json([_as_json(one) for one in found])
+    elif not found:
         out().print("no model is registered yet; `mmfs run` trains some")
     else:
-        columns = ("model", "version", "aliases", "run", "digest")
-        print_table(
-            columns, [(row["model"], row["version"], ", ".join(row["aliases"]), row["run"], (row["digest"] or "")[:12]) for row in rows]
-        )
+        print_table(("model", "version", "aliases", "run", "digest"), [_row(one) for one in found])
 
 
 def verify(json_: Json = False) -> None:
@@ -121,6 +108,23 @@ def _promotions(text: str) -> Iterator[Promotions]:
             yield open_promotions(Settings())
         except (RegistryError, LedgerError) as error:
             raise CommandError(str(error), status=BAD_USAGE) from None
+
+
+def _as_json(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "model": version.name,
+        "version": int(version.version),
+        "uri": f"models:/{version.name}/{version.version}",
+        "aliases": list(version.aliases),
+        "digest": version.tags.get("mmfs.model_digest"),
+        "run": version.tags.get("mmfs.run_id"),
+        "mlflow_run_id": version.run_id,
+    }
+
+
+def _row(version: ModelVersion) -> tuple[object, ...]:
+    digest = version.tags.get("mmfs.model_digest", "")
+    return (version.name, version.version, ", ".join(version.aliases), version.tags.get("mmfs.run_id"), digest[:12])
 
 
 def _registered(name: str) -> str:

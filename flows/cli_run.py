@@ -76,9 +76,8 @@ def show(result: RunResult, as_json: bool) -> None:
             [(one.name, one.version, one.decision, "; ".join(one.reasons)) for one in result.models],
         )
         console.print()
-    console.print(
-        f"{result.status} in {result.seconds:.0f} s (start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}): run {result.run_id}"
-    )
+    split = f"start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}"
+    console.print(f"{result.status} in {result.seconds:.0f} s ({split}): run {result.run_id}")
     console.print(f"  Prefect   flow run {result.prefect_flow_run_id}")
     console.print(f"  MLflow    run {result.mlflow_run_id}")
     console.print(f"  DVC       experiment {result.experiment or 'none saved'}")

@@ -120,7 +120,9 @@ def _wait(records: RunRecords, run: RunRecord) -> RunRecord:
     deadline = time.monotonic() + CANCEL_TIMEOUT_S
     while (now := records.find(run.run_id)).is_alive():
         if time.monotonic() > deadline:
-            raise CommandError(f"run {run.run_id} still runs as process {run.owner.pid}", "ask again, or look at `mmfs logs`", UNAVAILABLE)
+            raise CommandError(
+                f"run {run.run_id} has not ended within {CANCEL_TIMEOUT_S:.0f} s", "ask again, or look at `mmfs logs`", UNAVAILABLE
+            )
         time.sleep(0.2)
     return now
 
