@@ -12,7 +12,9 @@ _BOX = re.compile(r"\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)\s*\(\s*(\d{1,2})\s*,\s*(
 
 def box_to_text(box: Sequence[float], width: int, height: int) -> str:
     """Box [x0, y0, x1, y1] in pixels as `(x0,y0)(x1,y1)`, two digits each, in hundredths of the picture."""
-    x0, y0, x1, y1 = (min(GRID - 1, max(0, round(GRID * value / side))) for value, side in zip(box, (width, height, width, height), strict=True))
+    x0, y0, x1, y1 = (
+        min(GRID - 1, max(0, round(GRID * value / side))) for value, side in zip(box, (width, height, width, height), strict=True)
+    )
     return f"({x0:02d},{y0:02d})({x1:02d},{y1:02d})"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from components.data.keyed import generator
-from components.data.layout import SWAPPED_KINDS, Columns, Encoded, lay_out, swap
+from components.data.layout import SWAPPED_KINDS, Columns, Encoded, Piece, lay_out, swap
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float
 from model.batch import InterleavedBatch
@@ -70,12 +70,14 @@ class Collator:
             image_loss_mask=torch.tensor(image_loss, dtype=torch.bool),
             drop_condition=torch.tensor([drop for _, drop, _ in draws], dtype=torch.bool),
             timesteps_u=torch.tensor([u for u, _, _ in draws], dtype=torch.float32),
-            noise=torch.from_numpy(np.stack([noise for _, _, noise in draws]) if draws else np.zeros((0, *self.shape.latent_shape), np.float32)),
+            noise=torch.from_numpy(
+                np.stack([noise for _, _, noise in draws]) if draws else np.zeros((0, *self.shape.latent_shape), np.float32)
+            ),
         )
 
     def _columns(self, sample: Sample) -> Columns:
         encoded = sample.encoded
-        pieces: Sequence = encoded.pieces
+        pieces: Sequence[Piece] = encoded.pieces
         if encoded.kind in SWAPPED_KINDS:
             pieces = swap(pieces, lambda image: self._key(sample, image, "order").random() < 0.5)
         return lay_out(pieces, self.tokenizer, self.shape.num_visual_tokens)

@@ -27,7 +27,7 @@ INDEX_FILE, DOCUMENTS_FILE, TOKENIZER_FILE, QUARANTINE_FILE, METRICS_FILE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One document: where its bytes are and how long it is. 
+    """One document: where its bytes are and how long it is.
 
     `tokens` counts text tokens only; `images` are [width, height] in pixels; `trained_images` are those with a loss.
     """
@@ -58,7 +58,9 @@ class Index:
         header = _read_json(folder / INDEX_FILE)
         version = header.get("version")
         if not isinstance(version, int) or version > VERSION:
-            raise CorpusError(f"{folder / INDEX_FILE}: version {version!r} is not understood; this program reads up to {VERSION}, install a newer mmfs")
+            raise CorpusError(
+                f"{folder / INDEX_FILE}: version {version!r} is not understood; this program reads up to {VERSION}, install a newer mmfs"
+            )
         self.shards = {shard["name"]: Shard(**shard) for shard in header["shards"]}
         self.tokenizer = Tokenizer.load(folder / header["tokenizer"]["file"])
         if self.tokenizer.sha256 != header["tokenizer"]["sha256"]:
@@ -83,7 +85,7 @@ class Index:
 
 
 def write_index(folder: Path, rows: Iterable[Row], shards: Iterable[Shard], tokenizer_json: str) -> str:
-    """Write index.json, documents.jsonl and tokenizer.json into an existing folder; the sha256 of documents.jsonl. Same input, same bytes."""
+    """Write index.json, documents.jsonl and tokenizer.json into an existing folder; the sha256 of documents.jsonl. Deterministic."""
     (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
     counts: Counter[str] = Counter()
     lines = []
@@ -97,7 +99,9 @@ def write_index(folder: Path, rows: Iterable[Row], shards: Iterable[Shard], toke
         "version": VERSION,
         "tokenizer": {"file": TOKENIZER_FILE, "sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size},
         "documents_sha256": (digest := hashlib.sha256(data).hexdigest()),
-        "splits": {split: {key.partition("/")[2]: n for key, n in sorted(counts.items()) if key.startswith(f"{split}/")} for split in SPLITS},
+        "splits": {
+            split: {key.partition("/")[2]: n for key, n in sorted(counts.items()) if key.startswith(f"{split}/")} for split in SPLITS
+        },
         "shards": [asdict(shard) for shard in shards],
     }
     (folder / INDEX_FILE).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from components.data.keyed import generator
 from components.params import Kind
 
 BLOCK = 1024
-"""Draws over which the proportions are exact to the nearest draw; how many draws of a kind came before is then known without counting them."""
+"""Draws over which the proportions are exact to the nearest draw, so that nobody has to count how many draws of a kind came before."""
 
 
 class Mixture:

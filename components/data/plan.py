@@ -37,7 +37,9 @@ class Anchor:
 class SourcePlan:
     """Packed rows of one source. Numbers of documents refer to the sequence of lengths it was made from."""
 
-    def __init__(self, name: str, lengths: Sequence[int], capacity: int, window_documents: int, seed: int, anchor: Anchor = Anchor()) -> None:
+    def __init__(
+        self, name: str, lengths: Sequence[int], capacity: int, window_documents: int, seed: int, anchor: Anchor = Anchor()
+    ) -> None:
         """`lengths` in tokens, each at most `capacity`. Rows before `anchor` can be read by position, not by ordinal."""
         if not lengths:
             raise ValueError(f"source {name} has no documents")
@@ -60,7 +62,7 @@ class SourcePlan:
         return self._packed(position.epoch, position.window)[position.row]
 
     def anchor(self, ordinal: int) -> Anchor:
-        """The window that holds row number `ordinal`, counted from the first epoch. Windows between the last known one and it are packed."""
+        """The window that holds row number `ordinal`, counted from the first epoch. Windows up to it are packed once."""
         if ordinal < self._anchors[0].ordinal:
             raise ValueError(f"source {self.name}: row {ordinal} lies before the cursor this stream was opened at")
         while (last := self._anchors[-1]).ordinal + (count := len(self._packed(last.epoch, last.window))) <= ordinal:

@@ -30,7 +30,9 @@ class DocumentReader:
         """The document and its pictures. Raises CorpusError when the bytes are missing or not what the index says."""
         data = os.pread(self._descriptor(row.shard), row.length, row.offset)
         if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise CorpusError(f"shard {row.shard}: the bytes of document {row.id} are not those of the index; run `dvc checkout` or `dvc pull`")
+            raise CorpusError(
+                f"shard {row.shard}: the bytes of document {row.id} are not those of the index; run `dvc checkout` or `dvc pull`"
+            )
         parts = dict(members(data))
         document = Document.model_validate_json(parts[f"{row.id}.json"])
         try:
@@ -55,7 +57,9 @@ class DocumentReader:
         for path in (self._folder / shard.name, self._folder / "files" / "md5" / shard.md5[:2] / shard.md5[2:]):
             if path.is_file():
                 return path
-        raise CorpusError(f"shard {shard.name} is neither in {self._folder} nor there by its md5 {shard.md5}; run `dvc pull outputs/shards`")
+        raise CorpusError(
+            f"shard {shard.name} is neither in {self._folder} nor there by its md5 {shard.md5}; run `dvc pull outputs/shards`"
+        )
 
 
 def evaluation_documents(index_dir: Path, shards_dir: Path, kind: Kind, limit: int | None = None) -> list[LoadedDocument]:

@@ -33,7 +33,11 @@ class Cursor:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        return {"version": CURSOR_VERSION, "start_row": self.start_row, "anchors": {kind: vars(anchor) for kind, anchor in self.anchors.items()}}
+        return {
+            "version": CURSOR_VERSION,
+            "start_row": self.start_row,
+            "anchors": {kind: vars(anchor) for kind, anchor in self.anchors.items()},
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -109,7 +113,9 @@ class TrainStream:
         """The rows of a step that a rank takes in one micro-batch: dealt dearest first, back and forth, so that ranks finish together."""
         accumulate = self._train.accumulate
         if self._train.rows_per_step % (ranks * accumulate):
-            raise ValueError(f"rows_per_step ({self._train.rows_per_step}) must be a multiple of ranks x accumulate ({ranks} x {accumulate})")
+            raise ValueError(
+                f"rows_per_step ({self._train.rows_per_step}) must be a multiple of ranks x accumulate ({ranks} x {accumulate})"
+            )
         planned = self.plan(step)
         dealt = sorted(range(len(planned)), key=lambda number: (*(-cost for cost in planned[number].cost), number))
         hands = ranks * accumulate
@@ -136,7 +142,12 @@ class TrainStream:
 
     def padding(self, steps: int = 16) -> float:
         """Share of padding in the first steps."""
-        lengths = [row.row_length(self._shape.num_visual_tokens) for step in range(steps) for planned in self.plan(step) for row in planned.documents]
+        lengths = [
+            row.row_length(self._shape.num_visual_tokens)
+            for step in range(steps)
+            for planned in self.plan(step)
+            for row in planned.documents
+        ]
         return 1 - sum(lengths) / math.prod((steps, self._train.rows_per_step, self._train.row_tokens))
 
     def close(self) -> None:

@@ -76,7 +76,9 @@ def split_scans(labels: np.ndarray, held_out_fraction: float, seed: int) -> dict
     return {"train": np.setdiff1d(np.arange(len(labels)), evaluation), "evaluation": evaluation}
 
 
-def compose(data: DataParams, seed: int, scans: np.ndarray, labels: np.ndarray, split: Split) -> Iterator[tuple[Document, list[np.ndarray]]]:
+def compose(
+    data: DataParams, seed: int, scans: np.ndarray, labels: np.ndarray, split: Split
+) -> Iterator[tuple[Document, list[np.ndarray]]]:
     """Documents of a split with their pictures (uint8 [px, px, 3]), kind by kind; document n of a kind does not depend on the counts."""
     press = Press(scans, data.image_px, generator(seed, "noise", split))
     stock = Stock(labels, split_scans(labels, data.held_out_fraction, seed)[split], press)

@@ -93,7 +93,9 @@ class Press:
             canvas[_window(figure)][self._glyphs[figure.size][figure.scan] >= _COVERAGE] = MAP_INKS[figure.digit]
         return canvas
 
-    def _print(self, figures: list[Figure], inks: list[np.ndarray], ground: np.ndarray, rng: np.random.Generator, style: Style) -> np.ndarray:
+    def _print(
+        self, figures: list[Figure], inks: list[np.ndarray], ground: np.ndarray, rng: np.random.Generator, style: Style
+    ) -> np.ndarray:
         canvas = self._noise[int(rng.random() * _NOISE_SHEETS)] + ground
         for figure, ink in zip(figures, inks, strict=True):
             coverage = _restyle(self._glyphs[figure.size][figure.scan], style)[..., None]
