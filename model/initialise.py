@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.config import ModelConfig
 from model.clip_encoder import VisionModel
+from model.config import ModelConfig
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.mmfs import MMFS

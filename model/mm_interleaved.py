@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from model.batch import InterleavedBatch, MMInterleavedOutput
 from model.config import ModelConfig
@@ -14,7 +11,7 @@ from model.image_decoder import ImageDecoder
 from model.llama_mmfs import LlamaMMFS
 from model.losses import joint_loss, text_loss
 from model.positions import sincos_1d
-from model.sequence import Layout, Pairs, plan
+from model.sequence import Layout, plan
 from model.text_decoder import TextDecoder
 from model.visual_tokenizer import VisualFeatures, VisualTokenizer
 
@@ -66,11 +63,13 @@ class MMInterleaved(nn.Module):
         image = self.image_loss(batch, features, hidden, layout) if image_weight else (flat.new_zeros(()), flat.new_zeros(()))
         return joint_loss(text, image, text_weight, image_weight)
 
-    def embed(self, text_ids: Tensor, tokens: Tensor, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
+    def embed(self, text_ids: Tensor, tokens: Tensor | None, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
         """Token embeddings [B, L, width]: placeholders take visual tokens [n, T, width] in order, BoI gets its own vector added."""
         embeddings = self.mm_decoder.embed_tokens(text_ids)
-        visual = tokens.flatten(0, 1).index_select(0, image_token).view_as(embeddings)
-        return torch.where(is_image.unsqueeze(-1), visual.to(embeddings.dtype), embeddings) + is_boi.unsqueeze(-1) * self.soi_token
+        if tokens is not None:
+            visual = tokens.flatten(0, 1).index_select(0, image_token).view_as(embeddings)
+            embeddings = torch.where(is_image.unsqueeze(-1), visual.to(embeddings.dtype), embeddings)
+        return embeddings + is_boi.unsqueeze(-1) * self.soi_token
 
     def hidden_states(self, text_ids: Tensor, features: VisualFeatures, layout: Layout) -> Tensor:
         """The language model over packed rows, [B, L, width]."""
@@ -81,18 +80,6 @@ class MMInterleaved(nn.Module):
     def project(self, features: VisualFeatures) -> list[Tensor | None]:
         """Per layer the values that MMFS samples, None where a layer has none."""
         return self.mm_decoder.project(features.levels(self.config.language.mmfs.levels))
-
-    def decode(
-        self,
-        embeddings: Tensor,
-        attention: Tensor,
-        positions: Tensor,
-        values: Sequence[Tensor | None],
-        pairs: Pairs,
-        cache: DynamicCache,
-    ) -> Tensor:
-        """Hidden states of further tokens after those in the cache."""
-        return self.mm_decoder(embeddings, attention, positions, values, pairs, cache)
 
     def context(self, hidden: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         """Projected context [m, T, width] of images, BoI first; hidden [B, L, width], index [m, T] flat tokens, mask [m, T]."""
