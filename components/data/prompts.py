@@ -28,5 +28,7 @@ def encode_prompt(parts: Sequence[str | np.ndarray], tokenizer: Tokenizer, shape
     """
     prompt: list[list[int] | torch.Tensor] = [[tokenizer.bos]]
     for part in parts:
-        prompt.append(tokenizer.encode(part) if isinstance(part, str) else torch.from_numpy(as_float(square(part, shape.image_px)[None])[0]))
+        prompt.append(
+            tokenizer.encode(part) if isinstance(part, str) else torch.from_numpy(as_float(square(part, shape.image_px)[None])[0])
+        )
     return prompt

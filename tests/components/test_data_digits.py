@@ -189,9 +189,13 @@ def test_a_story_follows_from_its_first_sentence(train: Composed) -> None:
         assert [len(frame["digits"]) for frame in frames] == ([1, 1, 2, 2, 2] if document.fields["event"] == "meets" else [1] * 5)
         assert len({digit["colour"] for digit in hero}) == (2 if document.fields["event"] == "turns" else 1)
         for frame in frames[1:]:
-            assert frame["text"] == " and ".join(
-                f"{'an' if d['colour'][0] in 'aeiou' else 'a'} {d['colour']} {d['digit']} at the {d['place']}" for d in frame["digits"]
-            ) + " ."
+            assert (
+                frame["text"]
+                == " and ".join(
+                    f"{'an' if d['colour'][0] in 'aeiou' else 'a'} {d['colour']} {d['digit']} at the {d['place']}" for d in frame["digits"]
+                )
+                + " ."
+            )
         assert [item.loss for item in document.items] == [False, *[True] * 9]
         events.add(document.fields["event"])
     assert events == {"turns", "meets", "none"}
@@ -202,7 +206,10 @@ def test_a_redrawn_story_differs_from_the_story(train: Composed) -> None:
         half = len(pictures) // 2
         name = document.fields["style"]
         assert name in document.items[document.prompt_items - 1].text  # type: ignore[union-attr]
-        assert all(np.abs(one.astype(int) - two).max() > 20 or name.startswith("coloured") for one, two in zip(pictures[:half], pictures[half:], strict=True))
+        assert all(
+            np.abs(one.astype(int) - two).max() > 20 or name.startswith("coloured")
+            for one, two in zip(pictures[:half], pictures[half:], strict=True)
+        )
 
 
 def test_decomposed_objects_are_those_of_the_scene(train: Composed) -> None:

@@ -54,7 +54,9 @@ def test_each_wrong_line_says_what_is_wrong() -> None:
     assert "items" in refused(items=[])
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "null", "[" * 100_000, '{"id": NaN}', json.dumps(GOOD)[:-1], json.dumps(GOOD | {"fields": {"x": float("inf")}})])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "null", "[" * 100_000, '{"id": NaN}', json.dumps(GOOD)[:-1], json.dumps(GOOD | {"fields": {"x": float("inf")}})]
+)
 def test_broken_json_and_nan_are_refused(line: str) -> None:
     with pytest.raises(DocumentError):
         parse_document(line)
