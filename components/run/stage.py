@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from components.tracking.stage_run import spool_folder
 GRACE_S = 30.0
 SEND_TIMEOUT_S = 60.0
 _POLL_S = 0.05
+_RESTORE = "restore"
+_RESTORED = re.compile(r"^Stage '(.+)' (?:is cached - skipping run|didn't change, skipping)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,23 @@ class StageRunner:
         self, name: str, module: str, arguments: Sequence[str] = (), on_event: Callable[[Event], None] = lambda event: None
     ) -> StageOutcome:
         """Run a program that tells events, such as `components.version`, in the same way."""
+        return self._run(name, module, arguments, on_event, {})
+
+    def restore(self, names: Sequence[str]) -> list[StageOutcome]:
+        """Put the outs of every stage in place that DVC knows, up to the first it does not; these are Cached, with their share of the time.
+
+        One process does it for all, where `run` would start DVC for each.
+        """
+        log = self.files.log(_RESTORE)
+        offset = log.stat().st_size if log.exists() else 0
+        # DVC runs commands with $SHELL: one that always fails makes it restore what it can and stop at the first stage that would have to run.
+        ended = self._run(_RESTORE, "components.run.repro", names, lambda event: None, {"SHELL": "/bin/false"})
+        known = _RESTORED.findall(log.read_bytes()[offset:].decode(errors="replace"))
+        return [StageOutcome(name, "Cached", ended.seconds / len(known)) for name in known]
+
+    def _run(
+        self, name: str, module: str, arguments: Sequence[str], on_event: Callable[[Event], None], environment: Mapping[str, str]
+    ) -> StageOutcome:
         events, log = self.files.events(name), self.files.log(name)
         for path in (events, log):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +89,7 @@ class StageRunner:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.checkout,
-                env=self._environment(events),
+                env=self._environment(events) | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -86,6 +86,7 @@ def make_line(root: Path) -> Path:
     (root / "stages" / "train.py").write_text(TRAIN)
     (root / "dvc.yaml").write_text(DVC_YAML)
     shutil.copy(SOURCE / "params.yaml", root / "params.yaml")
+    shutil.copy(SOURCE / "requirements.lock", root / "requirements.lock")
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(text.replace("  steps: 400", "  steps: 5").replace("  warmup_steps: 20", "  warmup_steps: 1"))
     (root / ".gitignore").write_text(".mmfs/\nmlflow.db*\nmlartifacts/\n__pycache__/\n/outputs/\n/data/input\n")
