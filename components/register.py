@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from components.registry.gate import Evaluated
 from components.registry.package import DIGEST_TAG, RUN_TAG, attach_evaluation, find_package, find_version, read_evaluated, versions
+from components.tracking.weights import WeightsRecord
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def model_name(task: str) -> str:
 def register(client: MlflowClient, task: str, origin: Origin, weights: Path, evaluation: Path) -> Candidate:
     """Register the model of `weights` (a weights.json) with the evidence in `evaluation`; a digest that has a version keeps it."""
     model = model_name(task)
-    digest = json.loads(weights.read_text(encoding="utf-8"))["model_digest"]
+    digest = WeightsRecord.read(weights).model_digest
     evaluated = read_evaluated(evaluation, digest)
     known = versions(client, model, {DIGEST_TAG: digest})
     version = known[0] if known else _create(client, model, digest, origin)

@@ -29,7 +29,7 @@ def reproduce(
     """
     root = repository_root()
     from flows.cli_progress import stage_bars
-    from flows.reproduction import run as rebuild
+    from flows.local import reproduce as rebuild
 
     with stage_bars() as watch:
         result = rebuild(root, model, watch)

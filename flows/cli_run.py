@@ -46,7 +46,7 @@ def run(
     options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
     _check(options)
     from flows.cli_progress import stage_bars
-    from flows.training import run as train
+    from flows.local import run as train
 
     with stage_bars() as watch:
         result = train(options, watch)

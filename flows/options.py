@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled"]
+RunStatus = Literal["Completed", "Failed", "Cancelled"]
 Decision = Literal["promoted", "rejected", "unchanged", "not promotable", "not compared"]
 
 
@@ -75,7 +76,7 @@ class RunResult:
     """
 
     run_id: str
-    status: Literal["Completed", "Failed", "Cancelled"]
+    status: RunStatus
     mlflow_run_id: str
     prefect_flow_run_id: str
     experiment: str | None
@@ -97,6 +98,11 @@ class RunResult:
     def orchestration_seconds(self) -> float:
         """Wall time that no stage's process was alive for, start-up included."""
         return self.seconds - self.body_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, the derived times included."""
+        times = {"body_seconds": self.body_seconds, "orchestration_seconds": self.orchestration_seconds}
+        return asdict(self) | times | {"report": str(self.report) if self.report else None}
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from components.run.failures import FailureClass, StageError
 from components.run.paths import Home
+from components.services.health import answers
 from components.services.ports import HOST, choose_port
 from components.services.stack import Stack
 from components.settings import quiet
@@ -33,7 +32,7 @@ def configure(root: Path, environment: MutableMapping[str, str] = os.environ) ->
     quiet(environment)
     home = Home(root).prefect
     environment.setdefault("PREFECT_HOME", str(home))
-    environment.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    environment.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the command says itself what failed
 
 
 @contextmanager
@@ -96,13 +95,7 @@ def _private(root: Path, environment: MutableMapping[str, str]) -> Iterator[tupl
 
 def _await_health(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            pass
+    while not answers(f"{address}/health"):
         if server.poll() is not None or time.monotonic() > deadline:
             raise StageError(FailureClass.INFRASTRUCTURE, f"Prefect's private server did not start; see {log}", "run the same command again")
         time.sleep(0.05)

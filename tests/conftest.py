@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from components.settings import quiet_environment
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
-FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore", "pyproject.toml")
+FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
+Checkout = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +36,17 @@ def store_uri(migrated_store: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def checkout(migrated_store: Path) -> Callable[[Path], Path]:
-    """Makes a repository of its own at a path: a commit of the present source files, an empty MLflow store, nothing else."""
+def checkout(migrated_store: Path) -> Checkout:
+    """Makes a repository of its own at a path: one commit of the present source files and of `files`, and an empty MLflow store."""
 
-    def make(target: Path) -> Path:
+    def make(target: Path, files: Mapping[str, str] | None = None) -> Path:
         for folder in SOURCES:
             shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local"))
         for name in FILES:
-            shutil.copyfile(ROOT / name, target / name)
+            if (ROOT / name).exists():
+                shutil.copyfile(ROOT / name, target / name)
+        for name, text in (files or {}).items():
+            (target / name).write_text(text, encoding="utf-8")
         shutil.copyfile(migrated_store, target / "mlflow.db")
         git(target, "init", "-q", "-b", "main")
         git(target, "add", "-A")
@@ -54,19 +57,18 @@ def checkout(migrated_store: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def quiet() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The environment of a child process: this one's, without what would lead it elsewhere."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MMFS_", "MLFLOW_", "PREFECT_", "DVC_"))}
-    return {**inherited, **quiet_environment()}
+    own = ("MMFS_", "MLFLOW_", "PREFECT_", "DVC_", "GIT_")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(own)}, **quiet_environment()}
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory, quiet: dict[str, str]) -> Iterator[str]:
+def prefect_api(tmp_path_factory: pytest.TempPathFactory, child_environment: dict[str, str]) -> Iterator[str]:
     """The address of a real Prefect server with an empty database."""
     from flows.orchestrator import api
 
-    folder = tmp_path_factory.mktemp("prefect")
-    environment = {**quiet, "PREFECT_HOME": str(folder)}
+    environment = {**child_environment, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
     with api(ROOT, environment) as wait:
         wait()
         yield environment["PREFECT_API_URL"]
@@ -76,8 +78,3 @@ def git(folder: Path, *arguments: str) -> str:
     """Run git as a test user; its output."""
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-def python(folder: Path, environment: dict[str, str], *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter in `folder`."""
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False)

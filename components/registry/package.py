@@ -13,8 +13,9 @@ from mlflow.tracking import MlflowClient
 
 from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
 from components.registry.gate import Evaluated
+from components.tracking.logged_model import find
+from components.tracking.weights import DIGEST_TAG
 
-DIGEST_TAG = "mmfs.model_digest"
 RUN_TAG = "mmfs.run_id"
 EVALUATION_TAG = "mmfs.evaluation."
 MANIFEST_FILE = "manifest.json"
@@ -41,13 +42,12 @@ class Package:
         return f"models:/{self.model_id}"
 
 
-def find_package(client: MlflowClient, experiment_id: str, digest: str) -> Package:
-    """The logged model of a digest, the oldest where there are several. Raises RegistryError when nobody published it."""
-    found = client.search_logged_models([experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'", order_by=[{"field_name": "creation_timestamp"}])
-    for model in found:
-        if str(model.status) == "READY":
-            return Package(model.model_id, digest, model.source_run_id)
-    raise RegistryError(f"no published weights have the digest {digest[:12]}; run `mmfs run` to train and publish them")
+def find_package(client: MlflowClient, experiment: str, digest: str) -> Package:
+    """The logged model of a digest. Raises RegistryError when nobody published it."""
+    model = find(client, experiment, digest)
+    if model is None:
+        raise RegistryError(f"no published weights have the digest {digest[:12]}; run `mmfs run` to train and publish them")
+    return Package(model.model_id, digest, model.source_run_id)
 
 
 def read_evaluated(folder: Path, digest: str) -> Evaluated:

@@ -1,4 +1,4 @@
-"""Keeps a run for good: `python -m components.run.archive NAME` pushes its outs and saves it as a DVC experiment.
+"""Keeps a run for good: `python -m components.run.archive NAME STAGE...` pushes its outs and saves it as a DVC experiment.
 
 DVC keeps locks and global state, so it runs in this child and never in the flow's process.
 """
@@ -14,15 +14,15 @@ from components.run.guard import guarded
 from components.run.process import die_with_parent
 
 
-def archive(name: str, root: Path) -> str:
-    """Push outs and run-cache, then save the experiment; its revision. Raises StageError."""
+def archive(name: str, root: Path, stages: list[str]) -> str:
+    """Push the outs of these stages with the run-cache, then save the experiment; its revision. Raises StageError."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
-            repo.push(run_cache=True)
-            return str(repo.experiments.save(name=name, force=True))
+            repo.push(targets=stages, run_cache=True)
+            return str(repo.experiments.save(targets=stages, name=name, force=True))
     except DvcException as error:
         fix = "look at `dvc remote list`, then run the same command again"
         raise StageError(FailureClass.INFRASTRUCTURE, f"DVC could not keep the run: {error}", fix) from error
@@ -35,7 +35,7 @@ def main() -> int:
         for role in ("AUTHOR", "COMMITTER"):
             os.environ.setdefault(f"GIT_{role}_{part}", value)
     return guarded(
-        "archive", lambda settings, events: events.finished({"experiment": sys.argv[1], "revision": archive(sys.argv[1], Path.cwd())})
+        "archive", lambda settings, events: events.finished({"experiment": sys.argv[1], "revision": archive(sys.argv[1], Path.cwd(), sys.argv[2:])})
     )
 
 

@@ -1,0 +1,71 @@
+"""Flows run by a command on this machine. Nothing heavy is imported before the Prefect server, the slowest to come up, is on its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from flows.options import RunOptions, RunResult, Watch
+from flows.orchestrator import api
+
+
+def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
+    """Train as asked and wait for the end; a failed or cancelled run is a result too. Raises ParamsError or StageError before any work."""
+    opened = time.time()
+    told: list[RunResult] = []
+    with terminable(), api(options.root) as wait:
+        from prefect.logging.handlers import APILogHandler
+
+        from flows.training import open_training, train_flow
+
+        training = open_training(options, opened)
+        flow = train_flow(lambda: options.root, lambda _: training, watch, told.append)
+        try:
+            wait()
+            flow(
+                preset=options.preset,
+                overrides=list(options.overrides),
+                data=str(options.data) if options.data else None,
+                promote=options.promote,
+                fresh=options.fresh,
+                return_state=True,
+            )
+        except BaseException:
+            if not told:
+                training.close("open")
+            if not told or told[-1].status != "Cancelled":
+                raise
+            _tell_prefect(told[-1])
+        finally:
+            APILogHandler().flush()
+    return told[-1]
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that what it started is ended too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_prefect(result: RunResult) -> None:
+    """Prefect calls a flow that was interrupted Crashed; it was cancelled by its user."""
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(result.prefect_flow_run_id), Cancelled(message="cancelled by the user"), force=True)
