@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Self
@@ -101,3 +102,8 @@ def quiet(environment: MutableMapping[str, str]) -> None:
     """Apply quiet_environment() where the user has not decided otherwise. Call before the tools are imported."""
     for name, value in quiet_environment().items():
         environment.setdefault(name, value)
+
+
+def without_secrets(text: str) -> str:
+    """Text with the user and password of every address left out."""
+    return re.sub(r"//[^/@\s]+@", "//", text)

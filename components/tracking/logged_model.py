@@ -10,12 +10,12 @@ import mlflow.pyfunc
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model
 from mlflow.tracking import MlflowClient
-from mlflow.types.schema import ColSpec, DataType, Schema
 
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import place
+from components.serving.signature import signature
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, experiment_id
 from components.tracking.weights import DIGEST_TAG, WeightsRecord, damaged_files
@@ -79,12 +79,11 @@ def download(settings: Settings, weights: WeightsRecord, target: Path) -> None:
 
 
 def _pack(target: Path, folder: Path, model_id: str, run_id: str) -> None:
-    text_and_images = Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.string, "images", required=False)])
     mlflow.pyfunc.save_model(
         path=str(target),
         mlflow_model=Model(model_id=model_id, run_id=run_id),
         python_model=str(PYFUNC),
         artifacts={"weights": str(folder)},
-        signature=ModelSignature(inputs=text_and_images, outputs=Schema([ColSpec(DataType.string, "items")])),
+        signature=signature(),
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
     )

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from components.run.failures import FailureClass, StageError
-from components.settings import Settings
+from components.settings import Settings, without_secrets
 from components.tracking.spool import now_ms
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -103,5 +103,5 @@ def tag_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def _unreachable(settings: Settings, error: MlflowException) -> StageError:
-    message = f"MLflow at {settings.tracking_uri.split('@')[-1]} does not answer: {str(error).splitlines()[0]}"
+    message = without_secrets(f"MLflow at {settings.tracking_uri} does not answer: {str(error).splitlines()[0]}")
     return StageError(FailureClass.INFRASTRUCTURE, message, "start it with `mmfs up`, or unset MLFLOW_TRACKING_URI")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.settings import Settings
+from components.settings import Settings, without_secrets
 from components.tracking.spool import SpoolReader
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Sender:
                 send(client, self._spool)
             except Exception as error:  # the stage must never fail because its tracking does: any error is retried, and the spool stays
                 delay = self._retry_s
-                reason = str(error).partition("\n")[0] or type(error).__name__
+                reason = without_secrets(str(error).partition("\n")[0]) or type(error).__name__
                 self._spool.report(reason)
                 if not told:
                     _log.warning("tracking is delayed (%s); records wait in %s", reason, self._spool.folder)
@@ -125,7 +125,7 @@ def drain(settings: Settings) -> int:
                     open_or_resume(client, spool, settings)
                 send(client, spool)
         except Exception as error:  # one unreachable run must not keep the others
-            _log.warning("tracking records in %s still wait: %s", folder, str(error).partition("\n")[0])
+            _log.warning("tracking records in %s still wait: %s", folder, without_secrets(str(error).partition("\n")[0]))
             waiting += 1
         finally:
             spool.close()
