@@ -21,14 +21,10 @@ def prompt_parts(loaded: LoadedDocument, items: int | None = None) -> list[str |
     return [item.text if isinstance(item, TextItem) else next(pictures) for item in shown]
 
 
-def encode_prompt(parts: Sequence[str | np.ndarray], tokenizer: Tokenizer, shape: ModelShape) -> list[list[int] | torch.Tensor]:
-    """`<s>`, then ids of each text and float32 [3, px, px] in 0..1 of each picture, at encoder size.
+def encode_prompt(parts: Sequence[str | np.ndarray], tokenizer: Tokenizer, shape: ModelShape) -> tuple[tuple[int, ...] | torch.Tensor, ...]:
+    """The `items` of a generation prompt: ids of each text (no BOS), float32 [3, px, px] in 0..1 of each picture at encoder size."""
+    return tuple(tuple(tokenizer.encode(part)) if isinstance(part, str) else _picture(part, shape) for part in parts)
 
-    BoI and placeholders are not among the ids: whoever lays out the prompt puts them where a picture stands.
-    """
-    prompt: list[list[int] | torch.Tensor] = [[tokenizer.bos]]
-    for part in parts:
-        prompt.append(
-            tokenizer.encode(part) if isinstance(part, str) else torch.from_numpy(as_float(square(part, shape.image_px)[None])[0])
-        )
-    return prompt
+
+def _picture(picture: np.ndarray, shape: ModelShape) -> torch.Tensor:
+    return torch.from_numpy(as_float(square(picture, shape.image_px)[None])[0])

@@ -88,7 +88,7 @@ def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_p
 
 
 def test_missing_scans_are_bad_data_with_a_fix(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="components.version") as error:
+    with pytest.raises(StageError, match=r"components.version") as error:
         run_prepare(tmp_path, small())
     assert error.value.failure is FailureClass.BAD_DATA
     assert not (tmp_path / "outputs").exists()
