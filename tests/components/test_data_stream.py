@@ -16,13 +16,12 @@ from components.data.documents import CorpusError, Document, LoadedDocument
 from components.data.index import Index, Row, write_index
 from components.data.layout import encode, lay_out, pieces_of
 from components.data.pictures import encode_png
-from components.data.prompts import encode_prompt, prompt_parts
 from components.data.reader import DocumentReader, evaluation_documents
 from components.data.shards import ShardWriter
 from components.data.sources.digits import compose, export_digits, load_scans
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer, fit
-from components.data.transforms import as_float, square
+from components.data.transforms import square
 from components.params import KINDS, DataParams, TrainParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
@@ -192,15 +191,6 @@ def test_a_story_is_trained_on_everything_after_its_first_sentence(corpus: Path,
         *[True] * sum(token != index.tokenizer.image for token in columns.ids[given:]),
     ]
     assert [loss for _, _, loss in columns.images] == [True] * 5
-
-
-def test_prompts_hold_the_given_items(corpus: Path, shape: ModelShape) -> None:
-    index = Index(corpus / "index")
-    loaded = evaluation_documents(corpus / "index", corpus / "shards", "question", 2)[1]
-    picture, asked = encode_prompt(prompt_parts(loaded), index.tokenizer, shape)
-    assert isinstance(picture, torch.Tensor)
-    assert torch.equal(picture, torch.from_numpy(as_float(loaded.pictures[0][None])[0]))
-    assert asked == tuple(index.tokenizer.encode(loaded.document.fields["question"]))
 
 
 def test_documents_longer_than_a_row_are_counted_not_cut(corpus: Path, shape: ModelShape) -> None:
