@@ -148,5 +148,7 @@ class Promotions:
             return [AliasDrift(model, alias, version, None) for alias, version in now.aliases.items()]
         shown = {alias: int(version) for alias, version in found[0].aliases.items()}
         return [
-            AliasDrift(model, alias, now.aliases.get(alias), shown.get(alias)) for alias in ALIASES if now.aliases.get(alias) != shown.get(alias)
+            AliasDrift(model, alias, now.aliases.get(alias), shown.get(alias))
+            for alias in ALIASES
+            if now.aliases.get(alias) != shown.get(alias)
         ]

@@ -97,5 +97,7 @@ def _await_health(server: subprocess.Popen[bytes], address: str, log: Path) -> N
     deadline = time.monotonic() + START_TIMEOUT_S
     while not answers(f"{address}/health"):
         if server.poll() is not None or time.monotonic() > deadline:
-            raise StageError(FailureClass.INFRASTRUCTURE, f"Prefect's private server did not start; see {log}", "run the same command again")
+            raise StageError(
+                FailureClass.INFRASTRUCTURE, f"Prefect's private server did not start; see {log}", "run the same command again"
+            )
         time.sleep(0.05)

@@ -59,7 +59,9 @@ class StageView:
         self._latest, self._shown_at = None, self._clock()
         share = 100.0 * min(1.0, event.values["done"] / event.values["total"]) if event.values["total"] else 0.0
         if self._bar is None:
-            self._bar = create_progress_artifact(share, key=f"progress-{artifact_key(self._stage)}", description=f"{self._stage}, {event.values['unit']}")
+            self._bar = create_progress_artifact(
+                share, key=f"progress-{artifact_key(self._stage)}", description=f"{self._stage}, {event.values['unit']}"
+            )
         else:
             update_progress_artifact(self._bar, share)
 
@@ -71,13 +73,17 @@ class StageView:
             return
         if data and len(data) <= MAX_PICTURE_BYTES:
             picture = f"![{caption or path.stem}](data:{media};base64,{base64.b64encode(data).decode()})"
-            create_markdown_artifact(f"{caption}\n\n{picture}\n", key=f"picture-{artifact_key(self._stage)}", description=caption or path.name)
+            create_markdown_artifact(
+                f"{caption}\n\n{picture}\n", key=f"picture-{artifact_key(self._stage)}", description=caption or path.name
+            )
 
 
 def show_identities(run_id: str, names: Mapping[str, str], links: Mapping[str, str]) -> None:
     """A table of the run's names in every tool, and a link per page that shows it."""
     rows = "".join(f"| {tool} | `{name}` |\n" for tool, name in names.items())
-    create_markdown_artifact(f"# Run {run_id}\n\n| tool | name |\n| --- | --- |\n{rows}", key="identities", description=f"names of run {run_id}")
+    create_markdown_artifact(
+        f"# Run {run_id}\n\n| tool | name |\n| --- | --- |\n{rows}", key="identities", description=f"names of run {run_id}"
+    )
     for title, address in links.items():
         create_link_artifact(address, link_text=title, key=artifact_key(title), description=f"{title} of run {run_id}")
 

@@ -37,7 +37,11 @@ def run_stage(name: str, child: Child, watch: Watch, retry_delays_s: tuple[float
         finally:
             view.close()
         summary = str((outcome.result or {}).get("summary", ""))
-        state = Completed(name="Cached", message="nothing that it depends on has changed") if outcome.status == "Cached" else Completed(message=summary)
+        state = (
+            Completed(name="Cached", message="nothing that it depends on has changed")
+            if outcome.status == "Cached"
+            else Completed(message=summary)
+        )
         return state, summary
 
     state, summary = _attempt(name, run, watch, retry_delays_s)
@@ -51,7 +55,9 @@ def run_step(name: str, action: Callable[[], Value], watch: Watch, retry_delays_
     return value
 
 
-def _attempt(name: str, run: Callable[[], tuple[State[None], Value]], watch: Watch, retry_delays_s: tuple[float, ...]) -> tuple[State[None], Value]:
+def _attempt(
+    name: str, run: Callable[[], tuple[State[None], Value]], watch: Watch, retry_delays_s: tuple[float, ...]
+) -> tuple[State[None], Value]:
     ended: list[tuple[State[None], Value]] = []
     problems: list[StageError] = []
 

@@ -40,7 +40,9 @@ class InterleavedBatch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value if value is None else value.to(device, non_blocking=non_blocking) for name, value in moved.items()})
+        return replace(
+            self, **{name: value if value is None else value.to(device, non_blocking=non_blocking) for name, value in moved.items()}
+        )
 
     def with_blank_image(self, shape: ModelShape) -> Self:
         """A batch without images gets one that nobody sees and no loss counts, so that every step uses the same parameters on every rank."""

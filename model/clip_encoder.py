@@ -80,7 +80,9 @@ class VisionModel(nn.Module):
         c2, c3, c4 = (_as_map(part, side) for part, side in zip(parts, sides[1:], strict=True))
         c1 = self.adapter_up(c2) + c1
         # With fewer than four interactions the later outputs serve several levels.
-        x1, x2, x3, x4 = (_as_map(kept[(level + 1) * len(kept) // 4 - 1 if len(kept) >= 4 else level * len(kept) // 4], sides[2]) for level in range(4))
+        x1, x2, x3, x4 = (
+            _as_map(kept[(level + 1) * len(kept) // 4 - 1 if len(kept) >= 4 else level * len(kept) // 4], sides[2]) for level in range(4)
+        )
         return c1 + _resize(x1, sides[0]), c2 + _resize(x2, sides[1]), c3 + x3, c4 + _resize(x4, sides[3])
 
 

@@ -81,7 +81,9 @@ class DecodingState:
         # The BoI before the first placeholder does not see the image, the placeholder does.
         self.image_begin = torch.cat((self.image_begin, positions[row, column]))
         projected = self.model.project(features)
-        self.values = [new if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)]
+        self.values = [
+            new if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)
+        ]
         levels = features.levels(self.model.config.image_decoder.mmfs.levels)
         self.newest.update(zip(row.tolist(), levels, strict=True))
 

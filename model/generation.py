@@ -64,7 +64,9 @@ Generated = list[GeneratedText | GeneratedImage]
 
 
 @torch.no_grad()
-def generate(model: MMInterleaved, prompts: Sequence[Prompt], options: GenerationOptions, on_event: Listener | None = None) -> list[Generated]:
+def generate(
+    model: MMInterleaved, prompts: Sequence[Prompt], options: GenerationOptions, on_event: Listener | None = None
+) -> list[Generated]:
     """Continue each prompt. `on_event(prompt id, token id or picture)` hears every piece as it comes.
 
     A result depends on the weights, the prompt and (seed, prompt id), not on the other prompts of the batch.
@@ -180,7 +182,10 @@ class _Generation:
                 for place, row in enumerate(rows)
             ]
         full = self.state.length + self.shape.num_visual_tokens + 1 >= self.shape.max_row_tokens
-        over = [bool(full[row]) or (self.spent[row] >= self.options.max_new_tokens and token != self.tokens.eos) for row, token in zip(rows, best, strict=True)]
+        over = [
+            bool(full[row]) or (self.spent[row] >= self.options.max_new_tokens and token != self.tokens.eos)
+            for row, token in zip(rows, best, strict=True)
+        ]
         return {row: None if stop else token for row, token, stop in zip(rows, best, over, strict=True)}
 
     def _close_text(self, row: int, *, ended: bool) -> None:

@@ -14,9 +14,7 @@ def text_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(logits.float(), target, reduction="sum"), target.new_tensor(len(target), dtype=torch.float32)
 
 
-def joint_loss(
-    text: tuple[Tensor, Tensor], image: tuple[Tensor, Tensor], text_weight: float, image_weight: float
-) -> MMInterleavedOutput:
+def joint_loss(text: tuple[Tensor, Tensor], image: tuple[Tensor, Tensor], text_weight: float, image_weight: float) -> MMInterleavedOutput:
     """Means over this batch from (sum, count) pairs, and their weighted sum."""
     text_mean = text[0] / text[1].clamp(min=1)
     image_mean = image[0] / image[1].clamp(min=1)

@@ -63,9 +63,7 @@ class MMFSNet(nn.Module):
     def __init__(self, skips: Sequence[tuple[int, int]], value_width: int, config: SamplerConfig, position_grid: int) -> None:
         super().__init__()
         self.levels = config.levels
-        self.mmfs_down_blocks = nn.ModuleList(
-            MMFSBlock(channels, side, value_width, config, position_grid) for channels, side in skips
-        )
+        self.mmfs_down_blocks = nn.ModuleList(MMFSBlock(channels, side, value_width, config, position_grid) for channels, side in skips)
         channels, side = skips[-1]
         self.mmfs_mid_block = MMFSBlock(channels, side, value_width, config, position_grid)
 

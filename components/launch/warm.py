@@ -83,7 +83,13 @@ class WarmProcess:
 def start_warm(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
     """Start a rank from the zygote that `MMFS_WARM_SOCKET` in `environment` names, or afresh where there is none that would serve."""
     path = environment.get(SOCKET_VARIABLE)
-    request = {"module": module, "arguments": list(arguments), "environment": dict(environment), "folder": str(Path.cwd()), "log": str(log.resolve())}
+    request = {
+        "module": module,
+        "arguments": list(arguments),
+        "environment": dict(environment),
+        "folder": str(Path.cwd()),
+        "log": str(log.resolve()),
+    }
     return (_ask(path, request) if path else None) or start_process(module, arguments, environment, log)
 
 

@@ -130,7 +130,7 @@ def main(path: Path, parent: int) -> int:
         importlib.import_module(name)
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
-        print(f"an import has started {len(threads) - 1} threads: forks would be broken", file=sys.stderr)  # noqa: T201
+        print(f"an import has started {len(threads) - 1} threads: forks would be broken", file=sys.stderr)
         return 1
     gc.collect()
     gc.freeze()  # what is shared is not touched by the collectors of the forks

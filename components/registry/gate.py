@@ -72,9 +72,13 @@ def decide(rule: GateRule, challenger: Evaluated, champion: Evaluated | None) ->
     if value < rule.minimum:
         return GateDecision("rejected", (f"{rule.metric} {value:.3f} is below the minimum {rule.minimum:.3f}",), evidence)
     if champion is None:
-        return GateDecision("promoted", (f"{rule.metric} {value:.3f} reaches the minimum {rule.minimum:.3f} and there is no champion yet",), evidence)
+        return GateDecision(
+            "promoted", (f"{rule.metric} {value:.3f} reaches the minimum {rule.minimum:.3f} and there is no champion yet",), evidence
+        )
     if champion.manifest != challenger.manifest:
-        return GateDecision("not compared", ("challenger and champion were evaluated on different documents or settings (another manifest)",), evidence)
+        return GateDecision(
+            "not compared", ("challenger and champion were evaluated on different documents or settings (another manifest)",), evidence
+        )
     try:
         compared = _compare(rule, challenger, champion)
         guards = [_guard(metric, margin, challenger, champion) for metric, margin in rule.guards.items()]
@@ -106,7 +110,13 @@ def paired_p(challenger: np.ndarray, champion: np.ndarray) -> tuple[float, str]:
         return float(binomtest(won, won + lost, 0.5, alternative="greater").pvalue), "McNemar exact"
     changed = differences[differences != 0]
     tested = permutation_test(
-        (changed,), _mean, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, alternative="greater", rng=np.random.default_rng(0)
+        (changed,),
+        _mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        alternative="greater",
+        rng=np.random.default_rng(0),
     )
     return float(tested.pvalue), "sign-flip"
 

@@ -167,7 +167,9 @@ def _checked(data: bytes, model: str, before: list[Entry]) -> Entry:
     if (entry.model, entry.number) != (model, len(before) + 1):
         raise LedgerError(f"ledger entry {name} says that it is {entry.model}/{entry.number}; somebody moved it")
     if entry.sha256() != digest:
-        raise LedgerError(f"ledger entry {name} was changed after it was written: its content is not what its sha256 says; restore it from a backup")
+        raise LedgerError(
+            f"ledger entry {name} was changed after it was written: its content is not what its sha256 says; restore it from a backup"
+        )
     if entry.previous_sha256 != expected:
         raise LedgerError(f"ledger entry {name} does not continue the chain: an entry before it was replaced; restore it from a backup")
     if entry.kind == "rolled back" and entry.version != standing(before).champion:

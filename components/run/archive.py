@@ -35,7 +35,8 @@ def main() -> int:
         for role in ("AUTHOR", "COMMITTER"):
             os.environ.setdefault(f"GIT_{role}_{part}", value)
     return guarded(
-        "archive", lambda settings, events: events.finished({"experiment": sys.argv[1], "revision": archive(sys.argv[1], Path.cwd(), sys.argv[2:])})
+        "archive",
+        lambda settings, events: events.finished({"experiment": sys.argv[1], "revision": archive(sys.argv[1], Path.cwd(), sys.argv[2:])}),
     )
 
 

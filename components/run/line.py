@@ -176,7 +176,9 @@ class TrainingRun:
         paths = self.workspace.paths
         spec = read_pipeline(paths.dvc_yaml)[name]
         key = stage_inputs(spec, paths.root, read_mapping(paths.params), device_type()).key
-        found = [paths.root / out / METRICS_FILE for out in spec.outs] + [paths.root / out for out in spec.outs if out.endswith(METRICS_FILE)]
+        found = [paths.root / out / METRICS_FILE for out in spec.outs] + [
+            paths.root / out for out in spec.outs if out.endswith(METRICS_FILE)
+        ]
         metrics = {metric: value for file in found if file.is_file() for metric, value in _numbers(file)}
         record_cached(self.client, self.settings, self.mlflow_run_id, name, key, metrics)
 

@@ -62,7 +62,11 @@ class RunRecords:
     def find(self, name: str) -> RunRecord:
         """The run of this name, of a unique beginning of it, or `latest`. Raises UnknownRun."""
         runs = self.all()
-        matching = runs[:1] if name == "latest" else [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
+        matching = (
+            runs[:1]
+            if name == "latest"
+            else [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
+        )
         if len(matching) == 1:
             return matching[0]
         several = f"fits {', '.join(run.run_id for run in matching)}" if matching else "fits no run"
@@ -82,7 +86,9 @@ def write_result(files: RunFiles, ended: float, result: Mapping[str, Any]) -> No
     """Keep what a run came to beside its record."""
     path = files.folder / "result.json"
     aside = path.with_suffix(".new")
-    aside.write_text(json.dumps({"version": RESULT_VERSION, "ended": ended, "result": dict(result)}, indent=1, default=str), encoding="utf-8")
+    aside.write_text(
+        json.dumps({"version": RESULT_VERSION, "ended": ended, "result": dict(result)}, indent=1, default=str), encoding="utf-8"
+    )
     aside.replace(path)
 
 

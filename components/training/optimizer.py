@@ -18,7 +18,9 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
     names = [name for name, _ in network.named_parameters()]
     for pattern in patterns:
         if not any(pattern in name for name in names):
-            raise StageError(FailureClass.BAD_CONFIG, f"freeze: no parameter's name contains {pattern!r}", "correct the pattern in params.yaml")
+            raise StageError(
+                FailureClass.BAD_CONFIG, f"freeze: no parameter's name contains {pattern!r}", "correct the pattern in params.yaml"
+            )
     for name, parameter in network.named_parameters():
         if any(pattern in name for pattern in patterns):
             parameter.requires_grad_(False)
@@ -40,7 +42,12 @@ def parameter_groups(network: nn.Module, train: TrainParams) -> list[dict[str, A
         decay = (train.weight_decay if rule.weight_decay is None else rule.weight_decay) if decays else 0.0
         group = groups.setdefault(
             (number, decays),
-            {"params": [], "lr": train.learning_rate * rule.learning_rate_factor, "weight_decay": decay, "name": f"{rule.match or 'rest'}/{'decay' if decays else 'no_decay'}"},
+            {
+                "params": [],
+                "lr": train.learning_rate * rule.learning_rate_factor,
+                "weight_decay": decay,
+                "name": f"{rule.match or 'rest'}/{'decay' if decays else 'no_decay'}",
+            },
         )
         group["params"].append(parameter)
     if not groups:

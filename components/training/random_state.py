@@ -11,7 +11,7 @@ import torch
 
 def save_random_state(path: Path) -> None:
     """Write the state of every generator this process may draw from."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = np.random.get_state()
     torch.save(
         {
             "python": random.getstate(),
@@ -28,7 +28,7 @@ def load_random_state(path: Path) -> None:
     state = torch.load(path, weights_only=True)
     name, keys, position, has_gauss, gauss = state["numpy"]
     random.setstate(state["python"])
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

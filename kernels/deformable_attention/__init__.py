@@ -43,8 +43,12 @@ def _check(value: Tensor, level_shapes: Sequence[tuple[int, int]], location: Ten
         raise ValueError(f"weight: expected [queries, heads, levels, points], got {tuple(weight.shape)}")
     queries, heads, levels, points = weight.shape
     if heads != value.shape[2] or levels != len(level_shapes):
-        raise ValueError(f"weight: {heads} heads and {levels} levels, but value has {value.shape[2]} heads and level_shapes {len(level_shapes)} levels")
+        raise ValueError(
+            f"weight: {heads} heads and {levels} levels, but value has {value.shape[2]} heads and level_shapes {len(level_shapes)} levels"
+        )
     if tuple(location.shape) not in {(queries, heads, points, 2), (queries, heads, levels, points, 2)}:
-        raise ValueError(f"location: got {tuple(location.shape)}, expected {(queries, heads, points, 2)} or {(queries, heads, levels, points, 2)}")
+        raise ValueError(
+            f"location: got {tuple(location.shape)}, expected {(queries, heads, points, 2)} or {(queries, heads, levels, points, 2)}"
+        )
     if tuple(image.shape) != (queries,) or image.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"image: expected {queries} integers, got {tuple(image.shape)} of {image.dtype}")

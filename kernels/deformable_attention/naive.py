@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def deformable_attention(value: Tensor, level_shapes: tuple[tuple[int, int], ...], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
+def deformable_attention(
+    value: Tensor, level_shapes: tuple[tuple[int, int], ...], location: Tensor, weight: Tensor, image: Tensor
+) -> Tensor:
     """Same arguments and result as the public function, with location [Q, H, L, P, 2]."""
     queries, heads, _, points = weight.shape
     channels = value.shape[-1]

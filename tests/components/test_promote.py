@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from registry_world import METRIC, World
 
 from components.params import GateRule
 from components.promote import AliasDrift, Promotions
 from components.registry.ledger import Ledger, Proposal, standing
 from components.registry.package import RegistryError
 from components.registry.store import FolderStore
-from registry_world import METRIC, World
 
 MODEL = "mmfs-vqa"
 RULE = GateRule(metric=METRIC, minimum=0.5)

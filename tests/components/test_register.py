@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from registry_world import METRIC, World
 
 from components.register import register
 from components.registry.package import DIGEST_TAG, RegistryError, fetch_evaluated, find_version, versions
-from registry_world import METRIC, World
 
 
 @pytest.fixture

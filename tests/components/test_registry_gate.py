@@ -67,7 +67,9 @@ def test_another_manifest_is_not_compared() -> None:
 
 def test_an_unavailable_metric_is_not_compared() -> None:
     assert decide(RULE, evaluated("new", other=[1.0]), None).reasons == ("accuracy is unavailable for the challenger",)
-    assert decide(RULE, evaluated("new", accuracy=right(0.9)), evaluated("old", other=[1.0])).reasons == ("accuracy is unavailable for the champion",)
+    assert decide(RULE, evaluated("new", accuracy=right(0.9)), evaluated("old", other=[1.0])).reasons == (
+        "accuracy is unavailable for the champion",
+    )
 
 
 def test_other_documents_are_not_compared() -> None:
@@ -88,7 +90,9 @@ def test_one_of_several_metrics_suffices_and_is_corrected_for_their_number() -> 
     rule = RULE.model_copy(update={"also": ("cider",)})
     rng = np.random.default_rng(1)
     old = rng.random(100)
-    decision = decide(rule, evaluated("new", accuracy=right(0.6), cider=list(old + 0.05)), evaluated("old", accuracy=right(0.6), cider=list(old)))
+    decision = decide(
+        rule, evaluated("new", accuracy=right(0.6), cider=list(old + 0.05)), evaluated("old", accuracy=right(0.6), cider=list(old))
+    )
     assert decision.verdict == "promoted"
     cider = next(one for one in decision.evidence["comparisons"] if one["metric"] == "cider")
     assert cider["test"] == "sign-flip"

@@ -21,7 +21,9 @@ MODEL = "mmfs-vqa"
 
 
 def proposal(kind: Kind, version: int) -> Proposal:
-    return Proposal(kind=kind, version=version, digest=f"digest{version}", run_id="run", reasons=("because",), by="gate", evidence={"p": 0.01})
+    return Proposal(
+        kind=kind, version=version, digest=f"digest{version}", run_id="run", reasons=("because",), by="gate", evidence={"p": 0.01}
+    )
 
 
 def write(ledger: Ledger, *steps: tuple[Kind, int]) -> None:
@@ -127,7 +129,9 @@ def test_a_rejected_version_is_challenger_until_it_is_promoted(ledger: Ledger) -
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["promoted", "rejected", "rolled back"]), st.integers(1, 5)), max_size=12))
-def test_any_history_reads_back_and_its_champion_was_promoted(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Kind, int]]) -> None:
+def test_any_history_reads_back_and_its_champion_was_promoted(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Kind, int]]
+) -> None:
     ledger = Ledger(FolderStore(tmp_path_factory.mktemp("ledger")))
     for kind, version in steps:
         before = ledger.entries(MODEL)

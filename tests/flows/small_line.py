@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-STAGE = r'''
+STAGE = r"""
 import hashlib, json, os, sys, time
 from pathlib import Path
 
@@ -65,7 +65,7 @@ else:
     (out / "weights.json").write_text(json.dumps({"version": 1, "model_digest": digest, "files": [], "config": {}}))
     (out / "metrics.json").write_text(json.dumps({"loss": 0.25}))
 tell("finished", result={"summary": f"{name} done"})
-'''
+"""
 METRIC = "question_accuracy"
 PIPELINE = """
 stages:
@@ -114,7 +114,11 @@ class SmallLine:
         self.root = root
         self.trouble = root.parent / "trouble"
         self.trouble.mkdir(exist_ok=True)
-        self.environment = {**environment, "TROUBLE": str(self.trouble), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        self.environment = {
+            **environment,
+            "TROUBLE": str(self.trouble),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
         self.client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
 
     def publish(self, seed: int) -> str:

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def line(checkout: Callable[..., Path], prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> SmallLine:
+def line(
+    checkout: Callable[..., Path], prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> SmallLine:
     folder = tmp_path_factory.mktemp("a line with spaces")
     return SmallLine(checkout(folder / "repository", FILES), {**child_environment, "PREFECT_API_URL": prefect_api})
 
@@ -116,7 +118,9 @@ def test_an_unchanged_second_run_is_cached_and_decides_nothing_new(line: SmallLi
     assert {one["state"] for one in again["stages"] if one["stage"] not in ("version", "archive")} == {"Cached"}
     assert [(one["version"], one["decision"]) for one in again["models"]] == [(1, "unchanged")]
     until(lambda: task_states(prefect_api, again).get("evaluate@vqa") == "Cached")
-    children = line.client.search_runs([line.client.get_run(again["mlflow_run_id"]).info.experiment_id], f"tags.`mlflow.parentRunId` = '{again['mlflow_run_id']}'")
+    children = line.client.search_runs(
+        [line.client.get_run(again["mlflow_run_id"]).info.experiment_id], f"tags.`mlflow.parentRunId` = '{again['mlflow_run_id']}'"
+    )
     cached = {run.info.run_name: run for run in children if run.data.tags.get("mmfs.cached")}
     assert set(cached) == set(STAGES) - {"version", "archive"}
     assert cached["finetune@vqa"].data.metrics["loss"] == 0.25

@@ -12,7 +12,16 @@ from kernels.testing import assert_close
 LEVELS = ((5, 3), (2, 7), (1, 1))
 
 
-def make(queries: int = 17, heads: int = 3, channels: int = 5, points: int = 4, *, shared: bool, dtype: torch.dtype = torch.float64, images: int = 4) -> list[Tensor]:
+def make(
+    queries: int = 17,
+    heads: int = 3,
+    channels: int = 5,
+    points: int = 4,
+    *,
+    shared: bool,
+    dtype: torch.dtype = torch.float64,
+    images: int = 4,
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(queries)
     cells = sum(h * w for h, w in LEVELS)
     levels = () if shared else (len(LEVELS),)
@@ -34,7 +43,9 @@ def gradients(path: str, value: Tensor, location: Tensor, weight: Tensor, image:
 @pytest.mark.parametrize("queries", [1, 17])
 def test_paths_agree_in_output_and_all_gradients(queries: int, shared: bool, dtype: torch.dtype) -> None:
     arguments = make(queries, shared=shared, dtype=dtype)
-    for name, actual, expected in zip(("output", "value", "location", "weight"), gradients("torch", *arguments), gradients("naive", *arguments), strict=True):
+    for name, actual, expected in zip(
+        ("output", "value", "location", "weight"), gradients("torch", *arguments), gradients("naive", *arguments), strict=True
+    ):
         assert_close(actual, expected, "op", name)
 
 
