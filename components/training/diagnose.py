@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from components.data.documents import CorpusError
 from components.run.failures import FailureClass, StageError, explain
+from model.build import WeightsError
+from model.config import ConfigError
 
 _LOST_PEER = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "TCPStore", "connectFullMesh", "Socket Timeout")
 _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")
@@ -14,6 +17,10 @@ _NO_DISK = ("PytorchStreamWriter", "No space left on device")
 def diagnose(error: BaseException) -> StageError:
     """The StageError behind any exception of training code."""
     text = str(error)
+    if isinstance(error, CorpusError | WeightsError):
+        return StageError(FailureClass.BAD_DATA, text)
+    if isinstance(error, ConfigError):
+        return StageError(FailureClass.BAD_CONFIG, text)
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _mentions(text, _NO_MEMORY)):
         fix = "lower rows_per_step or row_tokens, raise accumulate, or use a higher zero_stage"
         return StageError(FailureClass.OUT_OF_MEMORY, f"out of memory: {_first_line(text)}", fix)

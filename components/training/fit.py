@@ -21,11 +21,11 @@ from components.training.engine import build_engine
 from components.training.job import Job
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
-from components.training.objective import MicroBatch, Objective
+from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
 
-BatchOf = Callable[[int, int, int], Any]
-"""(step, part, parts) → the InterleavedBatch of one of `parts` equal parts of that step's rows."""
+BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
+"""(step, rank, ranks, number of the micro-batch) → the network's arguments for these rows, and what is to learn in them."""
 Save = Callable[[nn.Module, Path], None]
 """Writes a network's weights into a folder."""
 
@@ -40,15 +40,14 @@ class Steps(IterableDataset[MicroBatch]):
         self._start = start
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        parts = self._train.ranks * self._train.accumulate
+        micro_batches = range(self._train.accumulate)
         for step in range(self._start, self._train.steps):
-            rows = [self._batch_of(step, micro * self._train.ranks + self._rank, parts) for micro in range(self._train.accumulate)]
-            text = sum(int(part.targets_mask.sum()) for part in rows)
-            images = sum(int(part.image_loss_mask.sum()) for part in rows)
-            yield from (MicroBatch(part, text, images) for part in rows)
+            rows = [self._batch_of(step, self._rank, self._train.ranks, number) for number in micro_batches]
+            text, images = sum(targets.text for _, targets in rows), sum(targets.images for _, targets in rows)
+            yield from (MicroBatch(arguments, targets, text, images) for arguments, targets in rows)
 
 
-def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, device: str) -> None:
+def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
     Raises StageError (preempted, non_finite) on every rank.
@@ -58,9 +57,9 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, device: str
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * train.accumulate)
-    engine = build_engine(train, device)
+    engine = build_engine(train, job.device)
     trainer = Trainer(
-        accelerator=device,
+        accelerator=job.device,
         devices=train.ranks,
         strategy=engine.strategy,
         precision=train.precision,

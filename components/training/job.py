@@ -23,10 +23,12 @@ class Job(Frozen):
     stage: str
     seed: int
     deterministic: bool
+    device: Literal["cpu", "cuda"]
     train: TrainParams
     text_loss_weight: float
     image_loss_weight: float
     condition_drop: float
+    window_documents: int
     model: dict[str, Any] | None
     """The model's configuration when it starts from `seed`; None when it starts from `initial`."""
     initial: Path | None

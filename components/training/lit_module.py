@@ -35,7 +35,7 @@ class TrainingModule(LightningModule):
         if not sums.is_finite:
             raise not_finite("loss", self.global_step + 1)
         self.meter.add(sums)
-        self.stopping = self.stopping or sums.stop
+        self.stopping = self.stopping or sums.stop > 0
         return loss
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -45,8 +45,8 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: MicroBatch, device: torch.device, dataloader_idx: int) -> MicroBatch:
-        """Move the rows; the counts stay numbers."""
-        return MicroBatch(batch.rows.to(device), batch.step_text_targets, batch.step_image_targets)
+        """Move the network's arguments; the counts stay numbers."""
+        return batch.to(device)
 
 
 def check_gradient_norm(norm: float, step: int) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,16 +14,33 @@ Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""
 
 
+@dataclass(frozen=True)
+class Targets:
+    """How much one rank has to learn and to read in some rows."""
+
+    text: int
+    images: int
+    """Pictures with a loss."""
+    tokens: int
+    looked_at: int
+    """All pictures."""
+
+
 class MicroBatch:
-    """The rows (an InterleavedBatch) one rank sees at once, and how many targets this rank has in the whole optimizer step.
+    """What one rank sees at once: the network's arguments, their targets, and the targets this rank has in the whole optimizer step.
 
     No dataclass: Lightning would take it apart.
     """
 
-    def __init__(self, rows: Any, step_text_targets: int, step_image_targets: int) -> None:
-        self.rows = rows
-        self.step_text_targets = step_text_targets
-        self.step_image_targets = step_image_targets
+    def __init__(self, arguments: tuple[Any, ...], own: Targets, step_text: int, step_images: int) -> None:
+        self.arguments = arguments
+        self.own = own
+        self.step_text = step_text
+        self.step_images = step_images
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device; each argument has a `to` of its own."""
+        return MicroBatch(tuple(argument.to(device) for argument in self.arguments), self.own, self.step_text, self.step_images)
 
 
 @dataclass(frozen=True)
@@ -31,20 +49,24 @@ class Sums:
 
     text_loss: float
     image_loss: float
-    step_text_targets: float
-    step_image_targets: float
+    step_text: float
+    step_images: float
     tokens: float
     images: float
-    stop: bool
-    """Some rank was asked to stop."""
+    stop: float
+    """Ranks that were asked to stop."""
 
     @property
     def is_finite(self) -> bool:
-        return bool(torch.isfinite(torch.tensor([self.text_loss, self.image_loss])).all())
+        return math.isfinite(self.text_loss) and math.isfinite(self.image_loss)
 
 
 class Objective:
-    """Weights of the two losses; calls the network and agrees with the other ranks on the denominators."""
+    """Weights of the two losses; calls the network and agrees with the other ranks on the denominators.
+
+    ZeRO reduces gradients parameter by parameter as they appear, so every rank must use the same parameters; the model sees to that
+    where a rank has no picture.
+    """
 
     def __init__(self, text_weight: float, image_weight: float, reduce: Reduce, copies: int) -> None:
         """`copies`: how many gradients the engine averages (ranks x accumulation), undone here because the sums are divided globally."""
@@ -53,29 +75,12 @@ class Objective:
         self._reduce = reduce
         self._copies = copies
 
-    def __call__(self, network: Callable[[Any], Any], batch: MicroBatch, stop: bool = False) -> tuple[Tensor, Sums]:
+    def __call__(self, network: Callable[..., Any], batch: MicroBatch, stop: bool = False) -> tuple[Tensor, Sums]:
         """(the loss to differentiate, what this micro-batch contributes over all ranks)."""
-        rows, silent = _with_a_picture_to_decode(batch.rows) if self._image_weight > 0 else (batch.rows, False)
-        output = network(rows)
-        image_loss = output.image_loss_sum * 0.0 if silent else output.image_loss_sum
-        local = torch.tensor(
-            [batch.step_text_targets, batch.step_image_targets, int(rows.attention_mask.sum()), len(rows.images), float(stop)],
-            dtype=torch.float64,
-            device=image_loss.device,
-        )
-        losses = torch.stack([output.text_loss_sum.detach().double(), image_loss.detach().double()])
-        text, image, step_text, step_images, tokens, images, stops = self._reduce(torch.cat([losses, local])).tolist()
-        loss = self._text_weight * output.text_loss_sum / max(step_text, 1.0) + self._image_weight * image_loss / max(step_images, 1.0)
-        return loss * self._copies, Sums(text, image, step_text, step_images, tokens, images, stops > 0)
-
-
-def _with_a_picture_to_decode(rows: Any) -> tuple[Any, bool]:
-    """Have the decoder run where this rank has nothing for it to learn, at weight 0.
-
-    ZeRO reduces gradients parameter by parameter as they appear, so every rank must use the same parameters.
-    """
-    if len(rows.images) == 0 or bool(rows.image_loss_mask.any()):
-        return rows, False
-    mask = torch.zeros_like(rows.image_loss_mask)
-    mask[0] = True
-    return replace(rows, image_loss_mask=mask), True
+        output = network(*batch.arguments, text_weight=self._text_weight, image_weight=self._image_weight)
+        text, image = output.text_loss_sum, output.image_loss_sum
+        counts = [batch.step_text, batch.step_images, batch.own.tokens, batch.own.looked_at, float(stop)]
+        known = torch.tensor(counts, dtype=torch.float64, device=text.device)
+        sums = Sums(*self._reduce(torch.cat([torch.stack([text.detach(), image.detach()]).double(), known])).tolist())
+        loss = self._text_weight * text / max(sums.step_text, 1.0) + self._image_weight * image / max(sums.step_images, 1.0)
+        return loss * self._copies, sums

@@ -10,10 +10,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
+from components.run.failures import FailureClass, StageError
 from components.training.diagnose import diagnose
 from components.training.job import Job, read_job, write_failure
 
@@ -31,13 +32,10 @@ def run_rank(work: Path, parts: Parts) -> int:
     rank = int(os.environ["RANK"])
     try:
         job = read_job(work)
-        device = "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= job.train.ranks else "cpu"
-        os.environ["DS_ACCELERATOR"] = device
-        set_determinism(job.deterministic, job.train.ranks)
-        from components.training.fit import fit  # Lightning and DeepSpeed read the variables set above
+        prepare_device(job)
+        from components.training.fit import fit  # Lightning and DeepSpeed read what was set above
 
-        network, batch_of, save = parts(job)
-        fit(job, network, batch_of, save, device)
+        fit(job, *parts(job))
     except BaseException as error:
         traceback.print_exc()
         failure = diagnose(error)
@@ -46,23 +44,39 @@ def run_rank(work: Path, parts: Parts) -> int:
     return 0
 
 
-def set_determinism(deterministic: bool, ranks: int) -> None:
-    """Fix how many threads compute, and in deterministic mode the algorithms, so that a rerun sums in the same order."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
-    if deterministic:
+def prepare_device(job: Job) -> None:
+    """Fix threads, and in deterministic mode algorithms, so that a rerun sums in the same order. Raises StageError without enough devices."""
+    os.environ["DS_ACCELERATOR"] = job.device
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // job.train.ranks))
+    if job.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = False
+    if job.device == "cpu":
+        compile_nothing()
+    elif torch.cuda.device_count() < job.train.ranks:
+        message = f"{job.stage} asks for {job.train.ranks} ranks, this machine has {torch.cuda.device_count()} GPUs"
+        raise StageError(FailureClass.BAD_CONFIG, message, "set `ranks` of the stage in params.yaml to the number of GPUs")
 
 
-def mm_interleaved(job: Job) -> tuple[nn.Module, BatchOf, Save]:
-    """The platform's own model and data."""
-    raise NotImplementedError
+def compile_nothing() -> None:
+    """Leave functions marked for torch.compile as they are: no compiler is needed, and importing Inductor would take seconds.
+
+    DeepSpeed marks the Muon optimizer, which it imports although it is not used.
+    """
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    torch.compiler.set_default_backend(lambda graph, inputs: graph.forward)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now: the interpreter's own end would wait for the peers of a broken process group."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    status = run_rank(Path(sys.argv[1]), mm_interleaved)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # the interpreter's own end would wait for the peers of a broken process group
+    from components.training.parts import mm_interleaved
+
+    leave(run_rank(Path(sys.argv[1]), mm_interleaved))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import cast
+from typing import Any, cast
 
 import deepspeed
 import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 _BUCKET = 50_000_000  # elements
@@ -32,6 +33,10 @@ class ZeroStrategy(DeepSpeedStrategy):
         config = cast("dict[str, object]", self.config)
         config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW serves both devices
         config["gradient_clipping"] = clip_norm
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Lightning divides the loss by the accumulation steps and, without being told not to, DeepSpeed does so again."""
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     def gradient_norm(self) -> float:
         """Global norm of the last step's gradients before clipping; not finite when DeepSpeed left the step out."""

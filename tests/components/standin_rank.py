@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.training.job import Job
-from components.training.rank import run_rank
+from components.training.objective import Targets
+from components.training.rank import leave, run_rank
 
 WIDTH = 8
 
@@ -21,13 +22,11 @@ WIDTH = 8
 @dataclass(frozen=True)
 class Rows:
     values: Tensor
-    attention_mask: Tensor
-    targets_mask: Tensor
-    images: Tensor
-    image_loss_mask: Tensor
+    pictured: Tensor
+    explodes: bool
 
     def to(self, device: torch.device) -> Rows:
-        return Rows(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return Rows(self.values.to(device), self.pictured.to(device), self.explodes)
 
 
 @dataclass(frozen=True)
@@ -36,37 +35,52 @@ class Output:
     image_loss_sum: Tensor
 
 
+class Explosion(torch.autograd.Function):
+    """Zero, with a gradient of infinity."""
+
+    @staticmethod
+    def forward(context: object, weight: Tensor) -> Tensor:
+        return weight * 0.0
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return torch.full_like(gradient, torch.inf)
+
+
 class Network(nn.Module):
     """Two branches: one for text, one that only runs where a picture has a loss; dropout draws from the rank's random state."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
-        self.text = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, WIDTH))
+        self.text = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH))
         self.decoder = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, rows: Rows) -> Output:
+    def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
         hidden = self.norm(rows.values)
-        text = ((self.text(hidden) - rows.values.flip(-1)).square().mean(-1) * rows.targets_mask).sum()
-        chosen = rows.images[rows.image_loss_mask]
-        image = (self.decoder(self.norm(chosen)) - chosen).square().mean(-1).sum() if len(chosen) else text * 0.0
-        return Output(text, image)
+        text = (self.text(hidden) - rows.values.flip(-1)).square().mean(-1).sum()
+        pictures = rows.values[:, 0]
+        image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
+        return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
 
 
-def batch_of(step: int, part: int, parts: int) -> Rows:
-    """Rows `part`, `part + parts`, ... of a step's 8 rows; half of the rows have no picture with a loss."""
-    if (Path.cwd() / "poison").exists() and step == 3:
-        return _rows([torch.full((4, WIDTH), torch.nan)], [True])
+def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows], Targets]:
+    """Every `hands`-th of a step's 8 rows; half of the rows have a picture with a loss."""
+    hands = 8 // int(os.environ.get("ROWS_AT_ONCE", "4"))
+    hand = micro * ranks + rank
+    if step == int(os.environ.get("POISON_AT", "-1")):
+        return _rows([torch.full((4, WIDTH), torch.nan)], [True], False)
     if kill := os.environ.get("KILL_AT"):
         _kill(kill, step)
-    generators = [torch.Generator().manual_seed(1000 * step + row) for row in range(part, 8, parts)]
-    return _rows([torch.randn(4, WIDTH, generator=generator) for generator in generators], [row % 2 == 0 for row in range(part, 8, parts)])
+    chosen = range(hand, 8, hands)
+    generators = [torch.Generator().manual_seed(1000 * step + row) for row in chosen]
+    return _rows([torch.randn(4, WIDTH, generator=generator) for generator in generators], [row % 2 == 0 for row in chosen], step == int(os.environ.get("EXPLODE_AT", "-1")))
 
 
-def _rows(values: list[Tensor], pictured: list[bool]) -> Rows:
+def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[tuple[Rows], Targets]:
     stacked = torch.stack(values)
-    mask = torch.ones(stacked.shape[:2], dtype=torch.bool)
-    return Rows(stacked, mask, mask, stacked[:, 0], torch.tensor(pictured))
+    targets = Targets(text=stacked[..., 0].numel(), images=sum(pictured), tokens=stacked[..., 0].numel(), looked_at=len(values))
+    return (Rows(stacked, torch.tensor(pictured), explodes),), targets
 
 
 def _kill(kill: str, step: int) -> None:
@@ -88,7 +102,4 @@ def standin(job: Job) -> tuple[nn.Module, object, object]:
 
 
 if __name__ == "__main__":
-    status = run_rank(Path(sys.argv[1]), standin)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    leave(run_rank(Path(sys.argv[1]), standin))

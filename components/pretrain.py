@@ -1,0 +1,56 @@
+"""Stage `pretrain`: a model from nothing. `python -m components.pretrain` supervises the ranks and imports no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from components.data.index import INDEX_FILE
+from components.params import Params
+from components.results import TrainResult
+from components.run.failures import FailureClass, StageError
+from components.run.main import StageContext, stage_main
+from components.run.paths import Paths
+from components.training.supervise import train
+from model.config import ConfigError
+from model.presets import preset
+
+
+def run(params: Params, paths: Paths, context: StageContext) -> TrainResult:
+    """Train the model of `params.model` on the prepared corpus into outputs/pretrain. Raises StageError."""
+    return train(params, paths, context, "pretrain", paths.pretrain, model_config(params, paths))
+
+
+def model_config(params: Params, paths: Paths) -> dict[str, object]:
+    """The architecture, as JSON values, for the tokenizer of the prepared corpus. Raises StageError (bad_config, bad_data)."""
+    try:
+        vocabulary = json.loads((paths.index / INDEX_FILE).read_text(encoding="utf-8"))["tokenizer"]["vocab_size"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(FailureClass.BAD_DATA, f"{paths.index / INDEX_FILE} cannot be read: {error}", "run `dvc repro prepare`") from None
+    chosen = params.model
+    try:
+        config = preset(
+            chosen.preset,
+            vocab_size=vocabulary,
+            cross_attention=chosen.cross_attention,
+            visible_images=chosen.visible_images,
+            attention=chosen.attention,
+            text_loss_weight=chosen.text_loss_weight,
+            image_loss_weight=chosen.image_loss_weight,
+            condition_drop=chosen.condition_drop,
+        )
+    except ConfigError as error:
+        raise StageError(FailureClass.BAD_CONFIG, str(error), "change `model` in params.yaml") from None
+    check_row(config.shape.max_row_tokens, params.pretrain.row_tokens, "pretrain")
+    return config.to_dict()
+
+
+def check_row(model_tokens: int, row_tokens: int, stage: str) -> None:
+    """Raises StageError (bad_config) when rows are longer than the model's positions."""
+    if row_tokens > model_tokens:
+        message = f"{stage}.row_tokens is {row_tokens}, the model has {model_tokens} positions"
+        raise StageError(FailureClass.BAD_CONFIG, message, f"set it to at most {model_tokens}")
+
+
+if __name__ == "__main__":
+    sys.exit(stage_main("pretrain", run))

@@ -1,0 +1,53 @@
+"""What a rank trains: MM-Interleaved on the training stream."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from components.data.index import TOKENIZER_FILE
+from components.data.stream import TrainStream
+from components.training.job import Job
+from components.training.objective import Targets
+from model.build import build_model, load_model, save_model
+from model.config import config_from_dict
+from model.mm_interleaved import MMInterleaved
+from model.sequence import plan
+
+if TYPE_CHECKING:
+    from components.training.fit import BatchOf, Save
+
+
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
+    """The network of a job, its batches, and how its weights are written (with the tokenizer beside them).
+
+    Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used.
+    """
+    network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
+    config = network.config
+    stream = TrainStream(
+        job.index,
+        job.shards,
+        job.train,
+        config.shape,
+        job.seed,
+        condition_drop=job.condition_drop,
+        window_documents=job.window_documents,
+    )
+
+    def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
+        rows = stream.batch(step, rank, ranks, micro)
+        if not len(rows.images):
+            rows = rows.with_blank_image(config.shape)
+        layout = plan(rows, config)
+        images = int(layout.decode_weight.sum())
+        return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
+
+    def save(trained: nn.Module, folder: Path) -> None:
+        save_model(trained, folder)
+        shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+
+    return network, batch_of, save

@@ -1,0 +1,123 @@
+"""One training as its stage sees it: start the ranks, follow them, publish the weights, write the outs. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from components.launch.local import RankGroup, launch_ranks
+from components.launch.warm import start_warm
+from components.params import Params
+from components.results import TrainResult
+from components.run.failures import FailureClass, StageError, from_exit_code
+from components.run.main import StageContext
+from components.run.paths import Paths
+from components.tracking.spool import Point, read_points
+from components.tracking.weights import describe_weights, publish_weights
+from components.training.checkpoint import CheckpointFolder
+from components.training.job import Job, forget_failures, read_failure, write_job
+
+WEIGHTS_FILE, METRICS_FILE, LOSSES_FILE = "weights.json", "metrics.json", "losses.csv"
+RANK_MODULE = "components.training.rank"
+_CURVE = ("loss", "text_loss", "image_loss")
+_SMOOTHED = 10  # last points of the curve behind the final losses
+_POLL_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+def train(params: Params, paths: Paths, context: StageContext, stage: str, out: Path, start: Path | dict[str, Any]) -> TrainResult:
+    """Train `stage` (`pretrain` or a task) from a folder of weights or a model configuration, into the out folder.
+
+    Goes on from the last committed checkpoint of the work folder. Raises StageError in the class the ranks report.
+    """
+    job = plan_job(params, paths, context, stage, start)
+    if not job.export.is_dir():
+        _run_ranks(job, context)
+    points, _ = read_points(job.points)
+    weights = describe_weights(job.export)
+    metrics = final_losses(points)
+    fresh = context.work.body / "out"
+    fresh.mkdir(exist_ok=True)
+    weights.write(fresh / WEIGHTS_FILE)
+    (fresh / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_curve(points, fresh / LOSSES_FILE)
+    publish_weights(job.export, weights, context.tracking, context.settings)
+    context.work.publish(fresh, out)
+    summary = f"{job.train.steps} steps, loss {metrics['loss']:.4g}, weights {weights.model_digest[:12]}"
+    return TrainResult(metrics=metrics, summary=summary, model_digest=weights.model_digest, steps=job.train.steps)
+
+
+def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, start: Path | dict[str, Any]) -> Job:
+    """The job of a stage, with the checkpoint it goes on from."""
+    training = params.training(stage)
+    text, image = training.text_loss_weight, training.image_loss_weight
+    work = context.work.body.resolve()
+    checkpoint, passed_over = CheckpointFolder(work / "checkpoints").latest()
+    for reason in passed_over:
+        _log.warning("%s: checkpoint passed over: %s", stage, reason)
+    if checkpoint is not None:
+        _log.info("%s: going on after step %d", stage, checkpoint.step)
+    return Job(
+        stage=stage,
+        seed=params.seed,
+        deterministic=params.deterministic,
+        device="cpu" if context.device == "cpu" else "cuda",
+        train=training,
+        text_loss_weight=params.model.text_loss_weight if text is None else text,
+        image_loss_weight=params.model.image_loss_weight if image is None else image,
+        condition_drop=params.model.condition_drop,
+        window_documents=params.data.window_documents,
+        model=start if isinstance(start, dict) else None,
+        initial=start if isinstance(start, Path) else None,
+        resume=checkpoint.path if checkpoint else None,
+        index=paths.index.resolve(),
+        shards=paths.shards.resolve(),
+        work=work,
+    )
+
+
+def final_losses(points: list[Point]) -> dict[str, float]:
+    """Means of the last points of the curve."""
+    last = [point["metrics"] for point in points[-_SMOOTHED:]]
+    return {name: sum(point[name] for point in last) / len(last) for name in _CURVE}
+
+
+def write_curve(points: list[Point], path: Path) -> None:
+    """The loss curve for `dvc plots`; equal trainings give equal bytes."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("step", *_CURVE))
+        writer.writerows((point["step"], *(repr(point["metrics"][name]) for name in _CURVE)) for point in points)
+
+
+def _run_ranks(job: Job, context: StageContext) -> None:
+    forget_failures(job.work)
+    write_job(job)
+    environment = {**os.environ, **context.settings.child_environment(), "PYTHONHASHSEED": "0"}
+    with launch_ranks(RANK_MODULE, [str(job.work)], job.train.ranks, environment, job.work / "logs", start_warm) as ranks:
+        _follow(ranks, job, context)
+
+
+def _follow(ranks: RankGroup, job: Job, context: StageContext) -> None:
+    """Forward metric points until the ranks end. Raises StageError when one fails."""
+    offset, ended, dead = 0, False, None
+    while not ended:
+        time.sleep(_POLL_S)
+        ended, dead = ranks.poll()
+        points, offset = read_points(job.points, offset)
+        if points:
+            context.tracking.log_metrics(points)
+            context.events.progress(points[-1]["step"], job.train.steps, "steps", points[-1]["metrics"])
+    if dead is None:
+        return
+    told = read_failure(job.work)
+    by_signal = dead.status < 0
+    if told is not None and not (by_signal and told.failure is FailureClass.INFRASTRUCTURE):
+        raise told
+    words = f"rank {dead.rank} ended with status {dead.status}: {dead.last_words(1)}"
+    raise StageError(from_exit_code(dead.status), words, f"its log is {dead.log}; run the same command to go on from the last checkpoint")

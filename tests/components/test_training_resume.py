@@ -1,0 +1,149 @@
+"""Training with real DeepSpeed on two gloo ranks: killed anywhere, the same command ends with the same weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+from training_world import STEPS, World, environment, train_params, wait_for_socket
+
+from components.launch.warm import warm_ranks
+from components.run.failures import FailureClass
+from components.training.checkpoint import CheckpointFolder
+
+SEED = 20
+SHAPES = [
+    pytest.param({"zero_stage": 1}, id="zero-1"),
+    pytest.param({"zero_stage": 2, "accumulate": 2}, id="zero-2-accumulated"),
+    pytest.param({"zero_stage": 3}, id="zero-3"),
+    pytest.param({"ranks": 1, "accumulate": 2}, id="plain-accumulated"),
+]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """A zygote shared by the tests of this file; the first test compares it with freshly started ranks."""
+    log = tmp_path_factory.mktemp("warm") / "zygote.log"
+    with warm_ranks(environment(), Path.cwd(), log) as variables:
+        yield wait_for_socket(variables, log)
+
+
+@pytest.fixture(scope="module")
+def whole(warm: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """The uninterrupted training of a shape, run once."""
+
+    @cache
+    def train(**shape: int) -> World:
+        world = World(tmp_path_factory.mktemp("whole"), train_params(**shape), warm)
+        assert world.attempt() is None
+        return world
+
+    return train
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_killed_training_ends_with_the_same_weights_and_curve(
+    shape: dict[str, int], whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
+) -> None:
+    train = train_params(**shape)
+    draw = random.Random(f"{SEED} {shape}")
+    step, rank = draw.randrange(1, STEPS), draw.randrange(train.ranks)
+    print(f"SIGKILL to rank {rank} at step {step}")
+    killed = World(tmp_path, train, warm)
+    dead = killed.attempt(KILL_AT=f"{step}:{rank}:9")
+    assert dead is not None
+    assert (dead.rank, dead.status) == (rank, -9)
+    assert not (killed.work / "export").exists()
+    assert killed.attempt() is None
+    assert killed.digest == whole(**shape).digest
+    assert killed.curve == whole(**shape).curve
+    assert [row[0] for row in killed.curve] == [3, 6, 8]
+
+
+def test_a_fresh_rank_gives_the_weights_of_a_forked_one(whole: Callable[..., World], tmp_path: Path) -> None:
+    fresh = World(tmp_path, train_params(zero_stage=1), {})
+    assert fresh.attempt() is None
+    assert fresh.digest == whole(zero_stage=1).digest
+
+
+def test_sigterm_saves_the_step_and_leaves_as_preempted(whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path) -> None:
+    stopped = World(tmp_path, train_params(zero_stage=1, checkpoint_every_steps=100), warm)
+    dead = stopped.attempt(KILL_AT="4:1:15")
+    assert dead is not None
+    assert dead.status == FailureClass.PREEMPTED.exit_code
+    assert stopped.failure is not None
+    assert stopped.failure.failure is FailureClass.PREEMPTED
+    checkpoint, _ = CheckpointFolder(stopped.work / "checkpoints").latest()
+    assert checkpoint is not None
+    assert stopped.attempt() is None
+    assert stopped.digest == whole(zero_stage=1).digest
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, train_params(log_every_steps=1), warm)
+    dead = world.attempt(POISON_AT="3")
+    assert dead is not None
+    assert world.failure is not None
+    assert world.failure.failure is FailureClass.NON_FINITE
+    assert "step 4" in world.failure.message
+    assert [point["step"] for point in world.points] == [1, 2, 3]
+    checkpoint, _ = CheckpointFolder(world.work / "checkpoints").latest()
+    assert checkpoint is not None
+    assert checkpoint.step == 2, "the last good one"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(ranks: int, warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, train_params(ranks=ranks, log_every_steps=1), warm)
+    world.attempt(EXPLODE_AT="2")
+    assert world.failure is not None
+    assert world.failure.failure is FailureClass.NON_FINITE
+    assert "gradient norm of step 3" in world.failure.message
+
+
+def test_a_corrupted_checkpoint_is_passed_over_with_the_reason(
+    whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
+) -> None:
+    world = World(tmp_path, train_params(ranks=1, accumulate=2), warm)
+    assert world.attempt(KILL_AT="6:0:9") is not None
+    folder = CheckpointFolder(world.work / "checkpoints")
+    newest, _ = folder.latest()
+    assert newest is not None
+    shard = newest.path / "engine"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    older, reasons = folder.latest()
+    assert older is not None
+    assert older.step == newest.step - 2
+    assert len(reasons) == 1
+    assert shard.name in reasons[0]
+    assert "sha256" in reasons[0]
+    assert world.attempt() is None
+    assert world.digest == whole(ranks=1, accumulate=2).digest
+
+
+def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str, str], tmp_path: Path) -> None:
+    shapes = [{"ranks": 1}, {"ranks": 2, "accumulate": 2}]
+    curves = []
+    for number, shape in enumerate(shapes):
+        world = World(tmp_path / str(number), train_params(steps=3, log_every_steps=1, **shape), warm)
+        assert world.attempt(NO_DROPOUT="1") is None
+        curves.append(world.curve)
+    for other in curves[1:]:
+        for expected, found in zip(curves[0], other, strict=True):
+            assert all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(expected, found, strict=True)), (expected, found)
+
+
+def test_a_job_of_another_version_is_refused(warm: Mapping[str, str], tmp_path: Path) -> None:
+    from components.training.job import read_job, write_job
+
+    path = write_job(World(tmp_path, train_params(), warm).job())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    with pytest.raises(Exception, match="no job of this version"):
+        read_job(tmp_path)

@@ -1,0 +1,116 @@
+"""A work folder, a small job for the stand-in network, and its ranks, for the tests of training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.launch.local import DeadRank, launch_ranks
+from components.launch.warm import SOCKET_VARIABLE, start_warm
+from components.params import TrainParams
+from components.run.failures import StageError
+from components.tracking.spool import Point, read_points
+from components.training.checkpoint import CheckpointFolder
+from components.training.job import Job, forget_failures, read_failure, write_job
+
+HERE = Path(__file__).parent
+STEPS = 8
+
+
+def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """What the stand-in rank program needs to be found."""
+    return {**os.environ, "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}", "PYTHONHASHSEED": "0", **extra}
+
+
+def train_params(**differs: Any) -> TrainParams:
+    """Eight steps of eight rows."""
+    values = {
+        "steps": STEPS,
+        "rows_per_step": 8,
+        "row_tokens": 16,
+        "mixture": {"caption": 1},
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "checkpoint_every_steps": 2,
+        "log_every_steps": 3,
+    }
+    return TrainParams.model_validate(values | differs)
+
+
+@dataclass(frozen=True)
+class World:
+    """One training in a work folder."""
+
+    work: Path
+    train: TrainParams
+    warm: Mapping[str, str]
+
+    def attempt(self, **variables: str) -> DeadRank | None:
+        """Start the ranks and wait for their end, going on from the last checkpoint."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        forget_failures(self.work)
+        checkpoint, _ = CheckpointFolder(self.work / "checkpoints").latest()
+        write_job(self.job(checkpoint.path if checkpoint else None))
+        hands = self.train.ranks * self.train.accumulate
+        variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
+        with launch_ranks("standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm) as ranks:
+            return wait(ranks)
+
+    def job(self, resume: Path | None = None) -> Job:
+        return Job(
+            stage="pretrain",
+            seed=1,
+            deterministic=True,
+            device="cpu",
+            train=self.train,
+            text_loss_weight=1.0,
+            image_loss_weight=10.0,
+            condition_drop=0.1,
+            window_documents=8,
+            model={},
+            initial=None,
+            resume=resume,
+            index=self.work,
+            shards=self.work,
+            work=self.work,
+        )
+
+    @property
+    def failure(self) -> StageError | None:
+        return read_failure(self.work)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256((self.work / "export" / "model.safetensors").read_bytes()).hexdigest()
+
+    @property
+    def points(self) -> list[Point]:
+        return read_points(self.work / "points.jsonl")[0]
+
+    @property
+    def curve(self) -> list[tuple[float, ...]]:
+        names = ("loss", "text_loss", "image_loss", "lr", "grad_norm")
+        return [(point["step"], *(point["metrics"][name] for name in names)) for point in self.points]
+
+
+def wait(ranks: Any) -> DeadRank | None:
+    """The rank that failed, once all have ended."""
+    ended, dead = False, None
+    while not ended:
+        time.sleep(0.05)
+        ended, dead = ranks.poll()
+    return dead
+
+
+def wait_for_socket(variables: Mapping[str, str], log: Path) -> Mapping[str, str]:
+    """The variables, once the zygote listens."""
+    deadline = time.monotonic() + 120
+    while not Path(variables[SOCKET_VARIABLE]).exists():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return variables
