@@ -7,6 +7,7 @@ the user's files.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -51,7 +52,10 @@ def copy_folder(source: Path, target: Path) -> None:
     if not (source / "documents.jsonl").is_file():
         raise StageError(FailureClass.BAD_DATA, f"{source} has no documents.jsonl", "docs/your-data.md describes the format")
     inside = source.resolve()
-    for folder, _, names in os.walk(source, onerror=_unreadable):
+    for folder, folders, names in os.walk(source, onerror=_unreadable):
+        for linked in (Path(folder) / name for name in folders):
+            if linked.is_symlink():
+                raise StageError(FailureClass.BAD_DATA, f"{linked} is a link to a folder", "replace the link by the folder")
         for name in names:
             file = Path(folder) / name
             if not file.is_file():
@@ -73,31 +77,41 @@ def pinned_digest(pin: Path) -> str | None:
         raise StageError(FailureClass.BAD_DATA, f"{pin} is no DVC file", "restore it: git checkout -- data/input.dvc") from None
 
 
-def _held(paths: Paths, address: str, digest: str) -> bool:
-    """Whether a folder remote has every object of the input, looked up by content; other remotes are asked through DVC."""
-    if "://" in address:
-        return False
-    hashes = [digest, *(content_md5(file) for file in paths.input.rglob("*") if file.is_file())]
-    return all(Path(content_address(paths.root, one)).is_file() for one in hashes)
+def _objects(folder: Path) -> set[str]:
+    """DVC's md5 of the folder's listing and of every file in it: what a remote must hold."""
+    return {content_md5(folder), *(content_md5(file) for file in folder.rglob("*") if file.is_file())}
+
+
+def _held(paths: Paths, address: str) -> bool:
+    """Whether a folder remote has every object of the input; other remotes are asked through DVC."""
+    return "://" not in address and all(Path(content_address(paths.root, one)).is_file() for one in _objects(paths.input))
 
 
 def _pin_and_push(paths: Paths, address: str) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc_data.hashfile.db import get_index
+    from dvc_data.hashfile.hash_info import HashInfo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice to `git add` is for people, not for a run's worktree
+    wanted = _objects(paths.input)
     try:
         with Repo(str(paths.root)) as repo:
             repo.add(str(paths.input))
             repo.push(targets=[str(paths.input_pin)])
-            status = repo.data_status(targets=[str(paths.input)], granular=True, not_in_remote=True, remote_refresh=True)
+            remote = repo.cloud.get_remote_odb()
+            missing = wanted - set(remote.oids_exist(list(wanted)))
+            if missing:  # DVC takes a folder for complete where its listing is there: name the files themselves
+                get_index(remote).clear()
+                repo.cloud.push([HashInfo("md5", one) for one in missing], odb=remote)
+                missing -= set(remote.oids_exist(list(missing)))
     except (DvcException, OSError) as error:
         cause = error.__cause__ or error
         message = f"the input could not be put under DVC and pushed to {address}: {cause}".replace("\n", "; ")
         raise StageError(FailureClass.INFRASTRUCTURE, message, "check the remote (`dvc remote list`), its rights and its space") from error
-    if missing := status.get("not_in_remote"):
-        raise StageError(
-            FailureClass.INFRASTRUCTURE, f"the remote {address} lacks {len(missing)} objects of the input", "run the same command again"
-        )
+    if missing:
+        message = f"the remote {address} did not take {len(missing)} objects of the input"
+        raise StageError(FailureClass.INFRASTRUCTURE, message, "check its rights and its space")
 
 
 def _unreadable(error: OSError) -> None:
@@ -113,7 +127,7 @@ def _version(settings: Settings, events: EventWriter) -> None:
         )
     digest = fill(load(paths.params).data, paths.input)
     result = _describe(paths.input, digest, address)
-    if pinned_digest(paths.input_pin) == digest and _held(paths, address, digest):
+    if pinned_digest(paths.input_pin) == digest and _held(paths, address):
         events.finished(result.as_dict())
         return
     key = hashlib.sha256(f"version {digest} {address}".encode()).hexdigest()
