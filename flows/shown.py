@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -59,9 +60,8 @@ class StageView:
         self._latest, self._shown_at = None, self._clock()
         share = 100.0 * min(1.0, event.values["done"] / event.values["total"]) if event.values["total"] else 0.0
         if self._bar is None:
-            self._bar = create_progress_artifact(
-                share, key=f"progress-{artifact_key(self._stage)}", description=f"{self._stage}, {event.values['unit']}"
-            )
+            description = f"{self._stage}, {event.values['unit']}"
+            self._bar = cast(UUID, create_progress_artifact(share, key=f"progress-{artifact_key(self._stage)}", description=description))
         else:
             update_progress_artifact(self._bar, share)
 

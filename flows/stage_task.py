@@ -26,8 +26,8 @@ Value = TypeVar("Value")
 def run_stage(name: str, child: Child, watch: Watch, retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S) -> None:
     """Run `child` (a process that tells its events) as the task `name`. Raises the StageError that it ended with.
 
-    A failure of a class that may be restarted is tried again, any other ends the task at once. The task's final state is Cached, Completed, or
-    Failed under the name of the failure class.
+    A failure of a class that may be restarted is tried again, any other ends the task at once. The task's final state is Cached,
+    Completed, or Failed under the name of the failure class.
     """
 
     def run() -> tuple[State[None], str]:
@@ -37,7 +37,7 @@ def run_stage(name: str, child: Child, watch: Watch, retry_delays_s: tuple[float
         finally:
             view.close()
         summary = str((outcome.result or {}).get("summary", ""))
-        state = (
+        state: State[None] = (
             Completed(name="Cached", message="nothing that it depends on has changed")
             if outcome.status == "Cached"
             else Completed(message=summary)

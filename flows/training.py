@@ -67,7 +67,7 @@ def train_flow(root: Callable[[], Path], opener: Opener, watch: Watch, tell: Cal
 
 
 def conduct(run: TrainingRun, options: RunOptions, watch: Watch, tell: Callable[[RunResult], None]) -> RunResult:
-    """Take an open run through its steps, inside of a flow run, and end it whatever happens; its result is told even when it is cancelled."""
+    """Take an open run through its steps, inside of a flow run, and end it whatever happens; its result is always told."""
     models: dict[Task, Outcome] = {}
     report: Path | None = None
     start_up = 0.0

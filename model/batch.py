@@ -39,13 +39,11 @@ class InterleavedBatch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self, **{name: value if value is None else value.to(device, non_blocking=non_blocking) for name, value in moved.items()}
-        )
+        present = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in present.items()})
 
     def with_blank_image(self, shape: ModelShape) -> Self:
-        """A batch without images gets one that nobody sees and no loss counts, so that every step uses the same parameters on every rank."""
+        """A batch without images gets one that nobody sees and no loss counts, so that every rank uses the same parameters."""
         device = self.text_ids.device
         integers = torch.zeros(1, dtype=torch.int64, device=device)
         flags = torch.zeros(1, dtype=torch.bool, device=device)

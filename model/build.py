@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -39,7 +40,7 @@ def build_model(config: ModelConfig, seed: int) -> MMInterleaved:
 
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write model.safetensors and config.json into an existing or new folder."""
-    config: ModelConfig = model.config
+    config = cast(ModelConfig, model.config)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})

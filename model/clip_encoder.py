@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +26,9 @@ class Layers(nn.Module):
 
 class VisionModel(nn.Module):
     """The ViT's parts under their CLIP names and the adapter's beside them."""
+
+    patch_centres: Tensor
+    pyramid_centres: Tensor
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -56,7 +62,7 @@ class VisionModel(nn.Module):
         hidden = self.pre_layrnorm(self.embeddings(images))
         group = len(self.encoder.layers) // len(self.adapter_interactions)
         kept = []
-        for index, interaction in enumerate(self.adapter_interactions):
+        for index, interaction in enumerate(cast(Iterable[Interaction], self.adapter_interactions)):
             first, patches = hidden[:, :1], hidden[:, 1:]
             hidden = torch.cat((first, interaction.injector(patches, pyramid, self.patch_centres)), dim=1)
             for layer in self.encoder.layers[index * group : (index + 1) * group]:

@@ -1,7 +1,7 @@
-"""The state of sequences that are being continued: caches, positions, images seen so far. Sequences of a batch may differ in length at any time.
+"""The state of sequences that are being continued: caches, positions, images seen so far. They may differ in length at any time.
 
-Columns are appended for the whole batch; a sequence that takes no token in a column has a hole there, which no later token attends to. Positions count
-real tokens only, so a sequence's result does not depend on its neighbours.
+Columns are appended for the whole batch; a sequence that takes no token in a column has a hole there, which no later token attends to.
+Positions count real tokens only, so a sequence's result does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DecodingState:
     def append(self, tokens: Sequence[Sequence[int]], features: VisualFeatures | None = None) -> None:
         """Continue each row by its tokens (none is allowed). `features`: the images that begin or are filled in here, in row order."""
         tokens_of = self.model.config.tokens
-        rows, columns = len(tokens), max(map(len, tokens))
+        columns = max(map(len, tokens))
         device = self.length.device
         ids = torch.tensor([[*row, *[tokens_of.pad] * (columns - len(row))] for row in tokens], device=device)
         counts = torch.tensor([len(row) for row in tokens], device=device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ class LlamaMMFS(nn.Module):
 
     def project(self, features: Tensor) -> list[Tensor | None]:
         """Per layer the values of image features [n, cells, value_width], None for layers without MMFS."""
-        return [None if layer.llama_cross_attn is None else layer.llama_cross_attn.project(features) for layer in self.layers]
+        attentions = [layer.llama_cross_attn for layer in cast(Iterable[DecoderLayer], self.layers)]
+        return [None if attention is None else attention.project(features) for attention in attentions]
 
     def forward(
         self,

@@ -19,6 +19,8 @@ from model.visual_tokenizer import VisualFeatures, VisualTokenizer
 class MMInterleaved(nn.Module):
     """Images and text in, text scores and pictures out. State-dict names are those of the release."""
 
+    context_positions: Tensor
+
     def __init__(
         self,
         config: ModelConfig,

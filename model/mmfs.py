@@ -1,7 +1,8 @@
 """MMFS, the multi-image multi-scale feature synchronizer (Eq. 4), computed the cheap exact way.
 
-Offsets and logits are linear in (query + distance embedding), so each token is projected once and each distance once, and only their sum depends on the
-pair of token and image. Invisible images are not sampled. The sink slot of every level and image is one extra zero logit carrying `ignore_token`.
+Offsets and logits are linear in (query + distance embedding), so each token is projected once and each distance once, and only their sum
+depends on the pair of token and image. Invisible images are not sampled. The sink slot of every level and image is one extra zero logit
+carrying `ignore_token`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from model.sequence import Pairs
 
 class MMFS(nn.Module):
     """Queries sample the maps of the images they see. State-dict names are those of the released `MMFS`."""
+
+    real_slots: Tensor
 
     def __init__(self, query_width: int, value_width: int, config: SamplerConfig, base_size: int) -> None:
         super().__init__()

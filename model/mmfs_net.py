@@ -29,6 +29,9 @@ class References:
 class MMFSBlock(nn.Module):
     """One skip tensor looks at the previous image, each cell from its own place."""
 
+    pos_embed: Tensor
+    centres: Tensor
+
     def __init__(self, channels: int, side: int, value_width: int, config: SamplerConfig, position_grid: int) -> None:
         super().__init__()
         self.register_buffer("pos_embed", sincos_2d(position_grid, channels))

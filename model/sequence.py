@@ -32,8 +32,9 @@ class Pairs:
 class Layout:
     """The indices of one batch of B rows, L columns, n images, m of them decoded; flat token = row * L + column.
 
-    attention [B, 1, L, L] bool, True = may attend. is_image [B, L] bool and image_token [B * L] int64: which visual token replaces a placeholder.
-    is_boi [B, L] bool. pairs: what MMFS in the language model samples. predict [K], target [K] int64: flat token that predicts, id it must predict.
+    attention [B, 1, L, L] bool, True = may attend. is_image [B, L] bool and image_token [B * L] int64: which visual token replaces a
+    placeholder. is_boi [B, L] bool. pairs: what MMFS in the language model samples. predict [K], target [K] int64: flat token that
+    predicts, id it must predict.
     decoded [m] int64: images that go through the decoder; decode_weight [m] float: 0 for one that is there only to keep the graph whole.
     context [m, T] int64 flat tokens from BoI back to the document's start, context_mask [m, T] bool.
     looking [s] int64 into decoded, looked_at [s] int64 into images: decoded images whose previous image is of the same document.
@@ -61,7 +62,7 @@ class Layout:
 def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
     """The layout of a batch that has at least one image. Raises ValueError when images and placeholders disagree."""
     ids, documents = batch.text_ids, batch.document_ids
-    rows, columns = ids.shape
+    columns = ids.shape[1]
     is_image = ids == config.tokens.image
     _check_placeholders(is_image, batch, config)
     boi = batch.image_row * columns + batch.image_column
@@ -132,7 +133,7 @@ def visible_pairs(start: Tensor, boi: Tensor, real: Tensor, visible: Literal["ne
 
 def pairs_from_mask(mask: Tensor) -> Pairs:
     """Pairs of a visibility mask [B, Q, N]; queries and images are numbered flat over the batch."""
-    rows, queries, images = mask.shape
+    _, queries, images = mask.shape
     seen = mask.to(torch.int64)
     distance = seen * (seen.sum(-1, keepdim=True) + 1 - seen.cumsum(-1))
     row, query, image = seen.nonzero(as_tuple=True)

@@ -29,6 +29,10 @@ class VisualFeatures:
 class VisualTokenizer(nn.Module):
     """Encoder, perceiver resampler and projection (mm_interleaved.md 1.2)."""
 
+    pos_embed: Tensor
+    clip_mean: Tensor
+    clip_std: Tensor
+
     def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int) -> None:
         super().__init__()
         self.encoder = ClipEncoder(vision)

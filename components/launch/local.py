@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -95,10 +96,8 @@ class RankGroup:
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._alive():
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it ended since it was looked at
                 os.killpg(process.pid, number)
-            except ProcessLookupError:
-                pass  # it ended since it was looked at
 
 
 def launch_ranks(

@@ -6,6 +6,7 @@ ends, {"status"}; or {"refused"}. A client that goes away takes its rank with it
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -109,18 +110,14 @@ def _run(request: dict[str, Any], parent: int) -> None:
 
 
 def _tell(connection: socket.socket, message: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the client is gone, its rank is killed when that is noticed
         connection.sendall(json.dumps(message).encode() + b"\n")
-    except OSError:
-        pass  # the client is gone, its rank is killed when that is noticed
 
 
 def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):  # the group may not exist yet
-        try:
+        with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def main(path: Path, parent: int) -> int:
@@ -130,7 +127,7 @@ def main(path: Path, parent: int) -> int:
         importlib.import_module(name)
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
-        print(f"an import has started {len(threads) - 1} threads: forks would be broken", file=sys.stderr)
+        sys.stderr.write(f"an import has started {len(threads) - 1} threads: forks would be broken\n")
         return 1
     gc.collect()
     gc.freeze()  # what is shared is not touched by the collectors of the forks

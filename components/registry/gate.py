@@ -22,7 +22,10 @@ Verdict = Literal["promoted", "rejected", "unchanged", "not compared"]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What is known of one model on one manifest. `values` are metrics over everything, `scores` each document's own, by metric and document id."""
+    """What is known of one model on one manifest.
+
+    `values` are metrics over everything, `scores` each document's own, by metric and document id.
+    """
 
     digest: str
     manifest: str
@@ -32,7 +35,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of challenger and champion. `p` is one-sided: the chance of such a gain between equal models, Holm-corrected as `p_holm`."""
+    """One metric of challenger and champion.
+
+    `p` is one-sided: the chance of such a gain between equal models; `p_holm` is the same after Holm's correction.
+    """
 
     metric: str
     challenger: float
@@ -165,7 +171,8 @@ def _summary(side: Evaluated) -> dict[str, Any]:
 
 
 def _in_words(one: Comparison, rule: GateRule) -> str:
-    numbers = f"{one.metric} {one.challenger:.3f} against the champion's {one.champion:.3f} ({one.test}, {one.documents} documents, p = {one.p_holm:.3g})"
+    evidence = f"{one.test}, {one.documents} documents, p = {one.p_holm:.3g}"
+    numbers = f"{one.metric} {one.challenger:.3f} against the champion's {one.champion:.3f} ({evidence})"
     if one.gain <= 0:
         return f"{numbers}: no gain"
     if one.gain < rule.smallest_gain:

@@ -72,7 +72,8 @@ class StageRunner:
         """
         log = self.files.log(_RESTORE)
         offset = log.stat().st_size if log.exists() else 0
-        # DVC runs commands with $SHELL: one that always fails makes it restore what it can and stop at the first stage that would have to run.
+        # DVC runs commands with $SHELL: one that always fails makes it restore what it can and stop at the first stage
+        # that would have to run.
         ended = self._run(_RESTORE, "components.run.repro", names, lambda event: None, {"SHELL": "/bin/false"})
         known = _RESTORED.findall(log.read_bytes()[offset:].decode(errors="replace"))
         return [StageOutcome(name, "Cached", ended.seconds / len(known)) for name in known]

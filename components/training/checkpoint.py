@@ -65,7 +65,7 @@ class CheckpointFolder:
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that verifies, and why newer ones were passed over."""
-        skipped = []
+        skipped: list[str] = []
         for path in reversed(self._committed()):
             try:
                 return verify(path), skipped

@@ -52,7 +52,7 @@ def prepare_device(job: Job) -> None:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if job.device == "cpu":
         compile_nothing()
     elif torch.cuda.device_count() < job.train.ranks:

@@ -19,7 +19,7 @@ def deformable_attention(
 ) -> Tensor:
     """Weighted bilinear samples of one image's maps per query, zero outside the maps.
 
-    A query that looks at several images is several rows here, one per visible image: invisible images cost nothing and rows need no padding.
+    A query that looks at several images is several rows here, one per visible image: invisible images cost nothing and nothing is padded.
 
     value: [n, S, H, d] rows of n images, levels one after the other, each row-major (S = sum of h*w).
     level_shapes: (h, w) per level, python integers.

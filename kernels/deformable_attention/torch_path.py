@@ -1,8 +1,9 @@
 """The path that is always there: a bag of weighted rows per (query, head), pure PyTorch on any device.
 
-Sampling is a sum of rows of a table, which is what `embedding_bag` computes without materialising the rows. Its own gradient of the table is slow
-and adds in no fixed order; here the corners are sorted by row once, and the gradient is a second `embedding_bag` over the incoming gradient:
-fast and bit-reproducible. The bilinear arithmetic has its gradient written out, which halves the passes over the samples.
+Sampling is a sum of rows of a table, which is what `embedding_bag` computes without materialising the rows. Its own gradient of the
+table is slow and adds in no fixed order; here the corners are sorted by row once, and the gradient is a second `embedding_bag` over
+the incoming gradient: fast and bit-reproducible. The bilinear arithmetic has its gradient written out, which halves the passes over
+the samples.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def deformable_attention(value: Tensor, level_shapes: Shapes, location: Tensor, 
 
 
 class _Axis(NamedTuple):
-    """One coordinate of every sample: the two cells around it and which of them are inside; outside (or not a number) is cell 0 with share 0."""
+    """One coordinate of every sample: the two cells around it; one that is outside (or not a number) is cell 0 with share 0."""
 
     low: Tensor
     high: Tensor

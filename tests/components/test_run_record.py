@@ -74,7 +74,10 @@ def test_an_unreadable_or_newer_record_is_no_run(records: RunRecords) -> None:
 
 
 def test_cancel_ends_the_process_of_a_living_run_once(records: RunRecords) -> None:
-    code = "import json, time; from dataclasses import asdict; from components.run.lease import Owner\nprint(json.dumps(asdict(Owner.myself())), flush=True)\ntime.sleep(60)"
+    code = (
+        "import json, time; from dataclasses import asdict; from components.run.lease import Owner\n"
+        "print(json.dumps(asdict(Owner.myself())), flush=True)\ntime.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=os.getcwd()) as process:
         assert process.stdout is not None
         write(records, "run", "open", Owner(**json.loads(process.stdout.readline())))

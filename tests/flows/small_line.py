@@ -1,4 +1,4 @@
-"""A line of real form with small stages, for tests of what happens between them: the stages write their outs in milliseconds and train nothing.
+"""A line of real form for tests of what happens between stages: these write their outs in milliseconds and train nothing.
 
 A file in the folder `trouble` named like a stage makes its next attempts go wrong: one failure class a line, or `hang`.
 """
@@ -102,7 +102,8 @@ from pathlib import Path
 from flows.local import run
 from flows.options import RunOptions
 told = []
-result = run(RunOptions(Path.cwd(), overrides=("tasks=[vqa]", *sys.argv[1:])), lambda news: told.append([news.stage, news.state, news.message]))
+options = RunOptions(Path.cwd(), overrides=("tasks=[vqa]", *sys.argv[1:]))
+result = run(options, lambda news: told.append([news.stage, news.state, news.message]))
 print(json.dumps({**result.as_dict(), "told": told}))
 """
 
