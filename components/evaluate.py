@@ -16,7 +16,7 @@ from components.data.reader import evaluation_documents
 from components.data.sources.digits import load_scans, split_scans
 from components.evaluation.answer_log import PICTURES, read_answers, write_samples
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
-from components.evaluation.illustration import sheet, write_illustrations
+from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
 from components.evaluation.job import MANIFEST_FILE, Job
 from components.evaluation.judge import Judge, train_judge
 from components.evaluation.manifest import KINDS_OF_TASK, Manifest, plan
@@ -24,8 +24,8 @@ from components.evaluation.picture_scoring import score_segmentation, score_stor
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
 from components.launch.local import launch_ranks
+from components.launch.warm import start_warm
 from components.params import TASKS, Params, Task
-from components.report import ILLUSTRATIONS_FILE
 from components.results import EvaluateResult
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
@@ -52,11 +52,12 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
     manifest.write(folder / MANIFEST_FILE)
     job = Job(
         models=_models(paths, context, task),
-        index=str(paths.index),
-        shards=str(paths.shards),
+        index=str(paths.index.resolve()),
+        shards=str(paths.shards.resolve()),
         batch_documents=params.evaluate.batch_documents,
         ranks=params.evaluate.ranks,
         device=context.device,
+        deterministic=params.deterministic,
     )
     job.write(folder)
     generate(folder, manifest, job, context)
@@ -78,10 +79,9 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
 
 def generate(folder: Path, manifest: Manifest, job: Job, context: StageContext) -> None:
     """Have every request answered into `folder` by rank processes. Raises StageError when one of them fails."""
-    cores = max(1, (os.cpu_count() or 1) // job.ranks)
-    environment = {**os.environ, **context.settings.child_environment(), "OMP_NUM_THREADS": str(cores)}
+    environment = {**os.environ, **context.settings.child_environment()}
     total, ended, dead = len(manifest.requests), False, None
-    with launch_ranks("components.evaluation.generate", [str(folder)], job.ranks, environment, folder / "logs") as ranks:
+    with launch_ranks("components.evaluation.generate", [str(folder)], job.ranks, environment, folder / "logs", start_warm) as ranks:
         told = -1
         while not ended:
             time.sleep(_POLL_S)

@@ -12,14 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.evaluation.estimates import METRICS_FILE, Estimate, Metric, read_metrics
-from components.evaluation.html import line_chart, png_uri
-from components.evaluation.illustration import Illustration, environment, read_illustrations
+from components.evaluation.html import environment, line_chart, png_uri
+from components.evaluation.illustration import ILLUSTRATIONS_FILE, Illustration, read_illustrations
 from components.params import TASKS
 from components.run.events import read_events
 from components.run.paths import Paths, RunFiles
 
 StageState = Literal["Completed", "Cached", "Failed", "Cancelled", "Running", "Pending"]
-ILLUSTRATIONS_FILE = "illustrations.json"
 LOSSES_FILE = "losses.csv"
 
 METRIC_TITLES = {
@@ -29,6 +28,7 @@ METRIC_TITLES = {
     "box_accuracy": "Boxes, IoU ≥ 0.5",
     "parse_rate": "Boxes that parse",
     "miou": "Segmentation → picture, mIoU",
+    "digit_miou": "The same without the ground",
     "picture_accuracy": "Generated pictures recognised",
     "digit_accuracy": "Generated digits recognised",
     "zero_shot_picture_accuracy": "Pictures before fine-tuning",

@@ -6,8 +6,17 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
 Points = Sequence[tuple[float, float]]
+
+
+def environment() -> Environment:
+    """The templates of all pages; every value is escaped, a missing one is an error."""
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def png_uri(data: bytes) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+ILLUSTRATIONS_FILE = "illustrations.json"
 Verdict = Literal["right", "wrong"]
 
 
@@ -59,15 +58,10 @@ def read_illustrations(path: Path) -> list[Illustration]:
     return [Illustration.model_validate(value) for value in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def environment() -> Environment:
-    """The templates of all pages; every value is escaped, a missing one is an error."""
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
 _SIDE = 128
 _GAP = 10
 _LINE = 15
-_LABEL = 90
+_LABEL = 100
 _INK, _FADED, _PAPER = "#1c2733", "#6b7886", "#ffffff"
 _FRAME = {None: "#d6dde4", "right": "#1a8f5a", "wrong": "#c8443c"}
 
@@ -77,13 +71,14 @@ def sheet(illustration: Illustration) -> bytes:
     font, small = ImageFont.load_default(14), ImageFont.load_default(12)
     columns = max(len(row.cells) for row in illustration.rows)
     wrapped = [[textwrap.wrap(one.text, 20) for one in row.cells] for row in illustration.rows]
+    labels = [textwrap.wrap(row.label, 13) for row in illustration.rows]
     heights = [_text_or_picture(row, texts) for row, texts in zip(illustration.rows, wrapped, strict=True)]
     canvas = Image.new("RGB", (_LABEL + columns * (_SIDE + _GAP) + _GAP, 34 + sum(heights) + _GAP), _PAPER)
     pen = ImageDraw.Draw(canvas)
     pen.text((_GAP, 8), illustration.title, fill=_INK, font=font)
     top = 34
-    for row, texts, height in zip(illustration.rows, wrapped, heights, strict=True):
-        pen.text((_GAP, top + 4), row.label, fill=_FADED, font=small)
+    for row, label, texts, height in zip(illustration.rows, labels, wrapped, heights, strict=True):
+        pen.text((_GAP, top), "\n".join(label), fill=_FADED, font=small)
         for column, (one, lines) in enumerate(zip(row.cells, texts, strict=True)):
             left, below = _LABEL + column * (_SIDE + _GAP), top
             if one.png is not None:

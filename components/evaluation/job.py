@@ -29,6 +29,7 @@ class Job:
     batch_documents: int
     ranks: int
     device: str
+    deterministic: bool
 
     def write(self, folder: Path) -> None:
         (folder / JOB_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -56,7 +56,7 @@ class Judge:
 
 
 def train_judge(scans: np.ndarray, labels: np.ndarray, training: np.ndarray, px: int, seed: int) -> Judge:
-    """Fit on `training` scans (indexes), printed as scenes of `px` pixels print them: any size, ink, ground and place; half are blurred."""
+    """Fit on `training` scans (indexes), printed as scenes of `px` pixels print them: any size, ink, ground and place; half are worn."""
     rng = generator(seed, "judge")
     press = Press(scans, px, rng)
     colours = list(COLOURS)
@@ -67,11 +67,18 @@ def train_judge(scans: np.ndarray, labels: np.ndarray, training: np.ndarray, px:
         figure = Figure(int(scan), int(labels[scan]), colours[int(rng.integers(len(colours)))], "anywhere", size, x, y)
         picture = press.scene([figure], press.ground(rng), rng)
         if rng.random() < 0.5:
-            picture = ndimage.gaussian_filter(picture, (0.5, 0.5, 0))
+            picture = _worn(picture, rng)
         if (found := cut_out(picture, "anywhere")) is not None:
             features.append(found)
             digits.append(figure.digit)
-    return Judge(SVC(C=10.0, gamma="scale", cache_size=200).fit(np.stack(features), np.array(digits)))
+    ink = np.stack(features)
+    return Judge(SVC(C=10.0, gamma=2 / (ink.shape[1] * float(ink.var()))).fit(ink, np.array(digits)))
+
+
+def _worn(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture a little blurred and grainy: what a generated one may be without being wrong."""
+    soft = ndimage.gaussian_filter(picture.astype(np.float32), (0.5, 0.5, 0))
+    return np.clip(soft + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
 
 
 def cut_out(picture: np.ndarray, place: str) -> np.ndarray | None:

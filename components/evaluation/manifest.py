@@ -30,7 +30,8 @@ Answering = Literal["task", "pretrain"]
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to generate: what follows the first `items` items of a document. `seed` belongs to the sample, not to a rank or a batch."""
+    """One thing to generate: what follows the first `items` items of a document. `draw` names its random numbers: they belong to the
+    sample, not to a rank, a batch or a model, so that both models start a picture from the same noise."""
 
     id: str
     document: str
@@ -39,7 +40,7 @@ class Request:
     answering: Answering
     items: int
     input_sha256: str
-    seed: int
+    draw: str
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,21 @@ class Manifest:
 
 def plan(task: Task, documents: Sequence[Document], *, seed: int, sampling: SamplingParams, data: Mapping[str, str]) -> Manifest:
     """The manifest of a task on held-out documents, in their order. `data` holds digests of what the documents were read from."""
-    requests = [request for document in documents for request in _requests(document, task, seed)]
+    requests = [request for document in documents for request in _requests(document, task)]
     return Manifest(task, seed, sampling.model_dump(mode="json"), dict(data), tuple(requests))
 
 
-def _requests(document: Document, task: Task, seed: int) -> list[Request]:
+def _requests(document: Document, task: Task) -> list[Request]:
     if task == "story":
         pictures = [number for number, item in enumerate(document.items) if isinstance(item, ImageItem) and number >= document.prompt_items]
-        frames = [_request(document, "picture", who, number, seed) for who in ("task", "pretrain") for number in pictures]
-        return [*frames, _request(document, "document", "task", document.prompt_items, seed)]
-    return [_request(document, "picture" if task == "segmentation" else "text", "task", document.prompt_items, seed)]
+        frames = [_request(document, "picture", who, number) for who in ("task", "pretrain") for number in pictures]
+        return [*frames, _request(document, "document", "task", document.prompt_items)]
+    return [_request(document, "picture" if task == "segmentation" else "text", "task", document.prompt_items)]
 
 
-def _request(document: Document, mode: Mode, answering: Answering, items: int, seed: int) -> Request:
-    # The draw is named without the answering model: both then start a picture from the same noise.
-    sample = f"{document.id}/{mode}/{items}"
-    draw = int.from_bytes(hashlib.sha256(f"{seed}/{sample}".encode()).digest()[:7], "big")
-    return Request(f"{sample}/{answering}", document.id, document.kind, mode, answering, items, _input_sha256(document, items), draw)
+def _request(document: Document, mode: Mode, answering: Answering, items: int) -> Request:
+    draw = f"{document.id}/{mode}/{items}"
+    return Request(f"{draw}/{answering}", document.id, document.kind, mode, answering, items, _input_sha256(document, items), draw)
 
 
 def _input_sha256(document: Document, items: int) -> str:

@@ -15,7 +15,7 @@ from components.data.documents import LoadedDocument
 from components.data.pictures import encode_png
 from components.evaluation.answer_log import Answer
 from components.evaluation.estimates import Metrics, MetricUnavailable, Unavailable
-from components.evaluation.illustration import Illustration, Row, cell
+from components.evaluation.illustration import Cell, Illustration, Row, cell
 from components.evaluation.manifest import Manifest, Request
 from components.evaluation.metrics import answers, boxes, captions
 from components.evaluation.statistics import Resampling, proportion, resampled
@@ -175,12 +175,14 @@ def _score_captions(scored: Scored, evidence: Evidence) -> None:
 def _answered(one: Asked, right: bool) -> Illustration:
     document = one.loaded.document
     pictures = iter(one.loaded.pictures)
-    given = tuple(
-        cell("", encode_png(next(pictures))) if item.type == "image" else cell(item.text)
-        for item in document.items[: document.prompt_items]
-    )
+    given: list[Cell] = []
+    for item in document.items[: document.prompt_items - 1]:  # the last one is the question, which is the title
+        if item.type == "image":
+            given.append(cell("", encode_png(next(pictures))))
+        else:
+            given[-1:] = [cell(item.text, given[-1].png if given else None)]
     answer = cell(one.answer.text or "–", None, "right" if right else "wrong")
-    rows = (Row(label="given", cells=given), Row(label="vqa model", cells=(answer,)))
+    rows = (Row(label="given", cells=tuple(given)), Row(label="vqa model", cells=(answer,)))
     return Illustration(title=document.fields["question"], rows=rows, note=f"truth: {document.fields['answer']}")
 
 
@@ -192,16 +194,16 @@ def _boxed(one: Asked, found: boxes.Box | None, true: boxes.Box, right: bool) ->
 
 
 def outline(picture: np.ndarray, box: boxes.Box | None, scale: int = 4) -> np.ndarray:
-    """The picture (uint8 [h, w, 3]) enlarged, with a light frame around a box in its pixels; None draws nothing."""
+    """The picture (uint8 [h, w, 3]) enlarged, with a white frame inside a box given in its pixels; None draws nothing."""
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     if box is not None:
         height, width = large.shape[:2]
-        x0, x1 = (int(np.clip(round(value * scale), 0, width - 1)) for value in (box[0], box[2] - 1 / scale))
-        y0, y1 = (int(np.clip(round(value * scale), 0, height - 1)) for value in (box[1], box[3] - 1 / scale))
-        frame = np.zeros(large.shape[:2], bool)
-        frame[y0 : y1 + 1, [x0, x1]] = True
-        frame[[y0, y1], x0 : x1 + 1] = True
-        large[frame] = (255, 255, 255)
+        x0, x1 = sorted(round(float(np.clip(value * scale, 0, width))) for value in (box[0], box[2]))
+        y0, y1 = sorted(round(float(np.clip(value * scale, 0, height))) for value in (box[1], box[3]))
+        window, thick = large[y0:y1, x0:x1], scale // 2
+        inside = window[thick:-thick, thick:-thick].copy()
+        window[:] = 255
+        window[thick:-thick, thick:-thick] = inside
     return large
 
 
