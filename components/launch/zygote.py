@@ -21,7 +21,18 @@ from typing import Any
 
 from components.launch.child import become, die_with
 
-PRELOADED = ("torch", "safetensors.torch", "lightning.pytorch", "deepspeed")
+PRELOADED = (
+    "torch",
+    "safetensors.torch",
+    "lightning.pytorch",
+    "deepspeed",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.clip.modeling_clip",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.schedulers.scheduling_ddim",
+    "diffusers.schedulers.scheduling_ddpm",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+)
 """Libraries only: the project's own modules are imported by each rank, from the folder it is started in."""
 _REAP_S = 0.02
 
