@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from training_world import wait_for_socket
 
 from components import evaluate, prepare
 from components.data.index import Index
@@ -20,6 +23,7 @@ from components.evaluation.answer_log import read_answers
 from components.evaluation.estimates import Estimate, read_metrics
 from components.evaluation.illustration import read_illustrations
 from components.evaluation.manifest import Manifest
+from components.launch.warm import warm_ranks
 from components.params import KINDS, TASKS, Params, load
 from components.run.events import EventWriter, read_events
 from components.run.failures import StageError
@@ -84,14 +88,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluated(root: Path, task: Any, name: str) -> tuple[Path, StageContext]:
-    stage = context(root, name)
-    evaluate.run(params(), Paths(root), stage, task=task)
-    return Paths(root).evaluation(task), stage
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ranks are forked, as in a run: importing the libraries for each takes longer than what they do here."""
+    log = tmp_path_factory.mktemp("warm") / "zygote.log"
+    with warm_ranks(os.environ, Path.cwd(), log) as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in wait_for_socket(variables, log).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(world: Path) -> dict[str, StageContext]:
+    """Every task evaluated once."""
+    stages = {task: context(world, f"evaluate-{task}") for task in TASKS}
+    for task in TASKS:
+        evaluate.run(params(), Paths(world), stages[task], task=task)
+    return stages
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 EXPECTED = {
@@ -107,8 +126,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_evaluation_leaves_what_its_readers_need(world: Path, task: str) -> None:
-    out, stage = evaluated(world, task, f"evaluate-{task}")
+def test_an_evaluation_leaves_what_its_readers_need(world: Path, evaluated: dict[str, StageContext], task: str) -> None:
+    out, stage = Paths(world).evaluation(task), evaluated[task]
     metrics, samples = EXPECTED[task]
     assert set(read_metrics(out / "metrics.json")) == metrics
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
@@ -126,31 +145,31 @@ def test_an_evaluation_leaves_what_its_readers_need(world: Path, task: str) -> N
     assert progress[-1] == samples
 
 
+@pytest.mark.usefixtures("evaluated")
 def test_every_picture_asked_for_was_drawn_and_judged_with_its_ceiling(world: Path) -> None:
-    out, _ = evaluated(world, "story", "ceiling")
-    metric = read_metrics(out / "metrics.json")["picture_accuracy"]
+    metric = read_metrics(Paths(world).evaluation("story") / "metrics.json")["picture_accuracy"]
     assert isinstance(metric, Estimate)
     assert metric.n == COUNTS["story"] * 5
     assert metric.ceiling is not None
     assert metric.ceiling > 0.9
 
 
-def test_the_same_evaluation_leaves_the_same_bytes_also_after_a_kill(world: Path) -> None:
-    once, stage = evaluated(world, "segmentation", "whole")
-    expected = digests(once)
-    torn = context(world, "torn")
-    folder = torn.work / "answers"
-    evaluate.run(params(), Paths(world), stage, task="segmentation")
-    assert digests(once) == expected
+@pytest.mark.usefixtures("evaluated")
+def test_a_killed_evaluation_goes_on_and_leaves_the_same_bytes(world: Path) -> None:
+    out = Paths(world).evaluation("segmentation")
+    expected = digests(out)
+    folder = context(world, "torn").work / "answers"
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(world), str(ROOT)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
     while not read_answers(folder) and time.monotonic() < deadline and killed.poll() is None:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert read_answers(folder)
-    evaluate.run(params(), Paths(world), torn, task="segmentation")
-    assert digests(once) == expected
+    known = read_answers(folder)
+    assert known
+    shutil.rmtree(out)
+    evaluate.run(params(), Paths(world), context(world, "torn"), task="segmentation")
+    assert digests(out) == expected
 
 
 KILLED = """
@@ -200,5 +219,3 @@ def test_an_unknown_task_is_refused_before_any_work(capsys: pytest.CaptureFixtur
 def test_supervisors_of_evaluation_and_report_import_no_torch() -> None:
     code = "import sys, components.evaluate, components.report; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode == 0
-
-
