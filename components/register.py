@@ -7,13 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from components.registry.gate import Evaluated
-from components.registry.package import DIGEST_TAG, RUN_TAG, attach_evaluation, find_package, find_version, read_evaluated, versions
+from components.registry.package import (
+    DIGEST_TAG,
+    MLFLOW_RUN_TAG,
+    RUN_TAG,
+    attach_evaluation,
+    find_package,
+    find_version,
+    read_evaluated,
+    versions,
+)
 from components.tracking.weights import WeightsRecord
 
 
@@ -70,9 +80,10 @@ def _create(client: MlflowClient, model: str, digest: str, origin: Origin) -> Mo
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {DIGEST_TAG: digest, RUN_TAG: origin.run_id, **origin.lineage}
+    tags = {DIGEST_TAG: digest, RUN_TAG: origin.run_id, MLFLOW_RUN_TAG: origin.mlflow_run_id, **origin.lineage}
     if origin.obstacle:
         tags["mmfs.obstacle"] = origin.obstacle
+    mlflow.set_tracking_uri(client.tracking_uri)  # where MLflow looks for the logged model, whatever the client's own address
     made = client.create_model_version(model, package.uri, run_id=package.source_run_id, tags=tags, model_id=package.model_id)
     first = versions(client, model, {DIGEST_TAG: digest})[0]
     if int(first.version) != int(made.version):  # another run registered the same digest meanwhile

@@ -6,10 +6,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from flows.options import RunOptions, RunResult, Watch
+from flows.options import ReproduceResult, RunOptions, RunResult, Watch
 from flows.orchestrator import api
 
 
@@ -42,6 +43,23 @@ def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
             _tell_prefect(told[-1])
         finally:
             APILogHandler().flush()
+    return told[-1]
+
+
+def reproduce(root: Path, model: str, watch: Watch = lambda news: None, source: str | None = None) -> ReproduceResult:
+    """Rebuild a registered model and compare; with `source`, from another git revision. Raises RegistryError or StageError."""
+    told: list[ReproduceResult] = []
+    with terminable(), api(root) as wait:
+        from prefect.logging.handlers import APILogHandler
+
+        from flows.reproduction import reproduce_flow
+
+        flow = reproduce_flow(lambda: root, watch, told.append)
+        wait()
+        state: Any = flow(model=model, source=source, return_state=True)
+        APILogHandler().flush()
+        if not told:
+            state.result()  # raises what ended it
     return told[-1]
 
 

@@ -117,7 +117,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReproduceResult:
-    """`identical` is true when every weight digest and every metric is equal and every stage really ran."""
+    """`identical` is true when every out of every stage is equal, weights and metrics among them; all stages really ran.
+
+    `remarks` are what this machine has otherwise than the run had.
+    """
 
     model: str
     version: int
@@ -126,3 +129,4 @@ class ReproduceResult:
     stages_run: tuple[str, ...]
     differences: tuple[Difference, ...]
     seconds: float
+    remarks: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from components.settings import quiet_environment
 ROOT = Path(__file__).parents[1]
 SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
 FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
+FILES_OF_DATA = ("data/input.dvc", "data/.gitignore")
 Checkout = Callable[..., Path]
 
 
@@ -42,8 +43,9 @@ def checkout(migrated_store: Path) -> Checkout:
     def make(target: Path, files: Mapping[str, str] | None = None) -> Path:
         for folder in SOURCES:
             shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local"))
-        for name in FILES:
+        for name in (*FILES, *FILES_OF_DATA):
             if (ROOT / name).exists():
+                (target / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(ROOT / name, target / name)
         for name, text in (files or {}).items():
             (target / name).write_text(text, encoding="utf-8")

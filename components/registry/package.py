@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
@@ -17,6 +19,7 @@ from components.tracking.logged_model import find
 from components.tracking.weights import DIGEST_TAG
 
 RUN_TAG = "mmfs.run_id"
+MLFLOW_RUN_TAG = "mmfs.mlflow_run_id"
 EVALUATION_TAG = "mmfs.evaluation."
 MANIFEST_FILE = "manifest.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -98,6 +101,20 @@ def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion
         if int(one.version) == version:
             return one
     raise RegistryError(f"{model} has no version {version}; `mmfs models` lists what there is")
+
+
+def resolve_version(client: MlflowClient, address: str) -> ModelVersion:
+    """The version at `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises RegistryError."""
+    found = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([\w-]+)|/(\d+))", address)
+    if found is None:
+        raise RegistryError(f"{address!r} names no model version; write it as models:/mmfs-vqa@champion or models:/mmfs-vqa/3")
+    name, alias, number = found.groups()
+    if number:
+        return find_version(client, name, int(number))
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        raise RegistryError(f"{name} has no version with the alias {alias!r}; `mmfs models list` lists what there is") from None
 
 
 def versions(client: MlflowClient, model: str, tags: Mapping[str, str] | None = None) -> list[ModelVersion]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,14 @@ from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
 from components.evaluation.estimates import METRICS_FILE
+from components.launch.warm import warm_ranks
 from components.params import Params, Task, parse, read_mapping
 from components.promote import Outcome, Promotions
 from components.register import Candidate, Origin, model_name, register
 from components.registry.ledger import Ledger
 from components.registry.store import open_store
 from components.report import Decision, Identity, StageRow, collect, render
+from components.run.dvc_remote import cache_folder
 from components.run.events import Event
 from components.run.key import device_type, stage_inputs
 from components.run.lineage import LineageRecord, make_lineage
@@ -49,6 +52,9 @@ class TrainingRun:
     mlflow_run_id: str
     opened: float
     ended: dict[str, StageOutcome] = field(default_factory=dict)
+    restored: dict[str, StageOutcome] = field(default_factory=dict)
+    warmth: dict[str, str] = field(default_factory=dict)
+    resources: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def open(cls, settings: Settings, values: Mapping[str, Any], opened: float, fresh: bool = False) -> Self:
@@ -79,15 +85,17 @@ class TrainingRun:
 
     def run_stage(self, name: str, on_event: Callable[[Event], None]) -> StageOutcome:
         """Run a stage of dvc.yaml, `version` or `archive` in a child of its own. Raises the StageError it failed with."""
-        runner = StageRunner(self.workspace.checkout, self.workspace.files, self.settings, self.mlflow_run_id, self.run_id, GRACE_S)
+        runner = self._runner()
         if name == VERSION_STEP:
-            return self._ended(runner.run_module(name, "components.version", on_event=on_event))
+            outcome = self._ended(runner.run_module(name, "components.version", on_event=on_event))
+            self._restore(runner)
+            return outcome
         if name == ARCHIVE_STEP:
             outcome = runner.run_module(name, "components.run.archive", [self.run_id, *self.stages], on_event=on_event)
             self._ended(outcome if outcome.failure else replace(outcome, status="Completed"))
             self.workspace.note(experiment=self.run_id)
             return self.ended[name]
-        outcome = self._ended(runner.run(name, on_event))
+        outcome = self._ended(self.restored[name] if name in self.restored else runner.run(name, on_event))
         if outcome.status == "Cached":
             self._record_cached(name)
         return outcome
@@ -155,6 +163,7 @@ class TrainingRun:
 
     def close(self, state: State) -> None:
         """Tell MLflow how the run ended and give up the checkout; `open` leaves both for the same command to go on with."""
+        self.resources.close()
         if state == "open":
             self.workspace.close(state)
             return
@@ -170,6 +179,21 @@ class TrainingRun:
         if outcome.failure is not None:
             raise outcome.failure
         return outcome
+
+    def _runner(self) -> StageRunner:
+        files, checkout = self.workspace.files, self.workspace.checkout
+        return StageRunner(checkout, files, self.settings, self.mlflow_run_id, self.run_id, GRACE_S, self.warmth)
+
+    def _restore(self, runner: StageRunner) -> None:
+        """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest.
+
+        Where stages are left to run on a CPU, a zygote begins to import for their ranks.
+        """
+        if (cache_folder(self.workspace.checkout) / "runs").is_dir():
+            self.restored = {one.name: one for one in runner.restore(self.stages)}
+        if len(self.restored) < len(self.stages) and device_type() == "cpu":
+            log = self.workspace.files.log("zygote")
+            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.workspace.checkout, log))
 
     def _record_cached(self, name: str) -> None:
         """The child run of a stage that did not need to run, with the metrics in its outs."""

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 from components.run.events import Event, tail_events
 from components.run.failures import FailureClass, StageError, from_exit_code
-from components.run.paths import RunFiles
+from components.run.paths import Paths, RunFiles
+from components.run.pipeline import read_pipeline
 from components.settings import Settings
 from components.tracking.sender import Sender
 from components.tracking.stage_run import spool_folder
+from components.tracking.weights import WEIGHTS_FILE, WeightsRecord
 
 GRACE_S = 30.0
 SEND_TIMEOUT_S = 60.0
@@ -41,7 +44,8 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class StageRunner:
-    """Runs stages in one checkout; `files` keeps their events and logs, `parent_run_id` is the MLflow parent of their runs.
+    """Runs stages in one checkout; `files` keeps their events and logs, `parent_run_id` is the MLflow parent of their runs, `extra`
+    goes into their environment.
 
     A stage blocks the calling thread until its whole process group is gone. An exception raised in that thread (a signal, a cancellation)
     stops the group: SIGTERM, `grace_s`, SIGKILL. The children die with the thread.
@@ -53,11 +57,18 @@ class StageRunner:
     parent_run_id: str | None = None
     run_id: str | None = None
     grace_s: float = GRACE_S
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, name: str, on_event: Callable[[Event], None] = lambda event: None, force: bool = False) -> StageOutcome:
-        """Reproduce a stage of dvc.yaml; with `force` even where DVC knows its outs."""
+        """Reproduce a stage of dvc.yaml; with `force` even where DVC knows its outs.
+
+        Outs that DVC knows of a model whose bytes nobody has any more are no hit: the stage runs again.
+        """
         options = ["--force", "--no-run-cache"] if force else []
-        return self.run_module(name, "components.run.repro", [name, *options], on_event)
+        outcome = self.run_module(name, "components.run.repro", [name, *options], on_event)
+        if outcome.status == "Cached" and not force and not self._weights_stored(name):
+            return self.run(name, on_event, force=True)
+        return outcome
 
     def run_module(
         self, name: str, module: str, arguments: Sequence[str] = (), on_event: Callable[[Event], None] = lambda event: None
@@ -76,7 +87,18 @@ class StageRunner:
         # that would have to run.
         ended = self._run(_RESTORE, "components.run.repro", names, lambda event: None, {"SHELL": "/bin/false"})
         known = _RESTORED.findall(log.read_bytes()[offset:].decode(errors="replace"))
-        return [StageOutcome(name, "Cached", ended.seconds / len(known)) for name in known]
+        whole = list(takewhile(self._weights_stored, known))
+        return [StageOutcome(name, "Cached", ended.seconds / len(known)) for name in whole]
+
+    def _weights_stored(self, name: str) -> bool:
+        """Whether MLflow holds the models that the stage's outs speak of."""
+        outs = read_pipeline(Paths(self.checkout).dvc_yaml)[name].outs
+        records = [self.checkout / out / WEIGHTS_FILE for out in outs if (self.checkout / out / WEIGHTS_FILE).exists()]
+        if not records:
+            return True
+        from components.tracking.logged_model import ensure_stored  # MLflow, where a model is at stake
+
+        return all(ensure_stored(self.settings, self.parent_run_id, WeightsRecord.read(record)) for record in records)
 
     def _run(
         self, name: str, module: str, arguments: Sequence[str], on_event: Callable[[Event], None], environment: Mapping[str, str]
@@ -90,7 +112,7 @@ class StageRunner:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.checkout,
-                env=self._environment(events) | dict(environment),
+                env=self.environment(events) | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -114,20 +136,21 @@ class StageRunner:
             return StageOutcome(name, "Failed", seconds, heard.key, failure=failure)
         return StageOutcome(name, "Completed" if heard.key else "Cached", seconds, heard.key, heard.result)
 
-    def _environment(self, events: Path) -> dict[str, str]:
+    def environment(self, events: Path | None = None) -> dict[str, str]:
+        """What a child of this run sees."""
         python_path = os.pathsep.join(entry for entry in (str(self.checkout), os.environ.get("PYTHONPATH")) if entry)
         own = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": python_path,
             "PYTHONUNBUFFERED": "1",
             "SHELL": "/bin/sh",
-            "MMFS_EVENTS": str(events),
+            "MMFS_EVENTS": str(events or ""),
             "MMFS_CARRIED": "true",
             "MMFS_PARENT_RUN_ID": self.parent_run_id or "",
             "MMFS_RUN_ID": self.run_id or "",
             "DVC_SITE_CACHE_DIR": str(self.checkout / ".dvc" / "tmp" / "site"),
         }
-        return dict(os.environ) | self.settings.child_environment() | own
+        return dict(os.environ) | self.settings.child_environment() | own | dict(self.extra)
 
     def _carry(self, key: str) -> Sender | None:
         """Send the stage's tracking records from here; None while an earlier sender still has them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import mlflow
 from mlflow.tracking import MlflowClient
 
 from components.register import Candidate, Origin, register
@@ -25,7 +24,6 @@ class World:
         self.client = MlflowClient(tracking_uri=store_uri)
         self.experiment = self.client.create_experiment("mmfs", artifact_location=(folder / "artifacts").as_uri())
         self.ledger = Ledger(FolderStore(folder / "ledger"))
-        mlflow.set_tracking_uri(store_uri)
 
     def publish(self, digest: str) -> str:
         """A READY logged model of this digest."""

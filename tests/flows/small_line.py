@@ -107,6 +107,14 @@ result = run(options, lambda news: told.append([news.stage, news.state, news.mes
 print(json.dumps({**result.as_dict(), "told": told}))
 """
 
+REPRODUCER = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from flows.local import reproduce
+print(json.dumps(asdict(reproduce(Path.cwd(), sys.argv[1], source=sys.argv[2] if len(sys.argv) > 2 else None))))
+"""
+
 
 class SmallLine:
     """A repository with the small line, and runs of it in processes of their own."""
@@ -136,6 +144,11 @@ class SmallLine:
         """`mmfs run` without its printing."""
         command = [sys.executable, "-c", DRIVER, *overrides]
         return subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def reproduce(self, *arguments: str) -> dict[str, Any]:
+        """`mmfs reproduce` without its printing: a model, then perhaps a git revision."""
+        command = [sys.executable, "-c", REPRODUCER, *arguments]
+        return self.wait(subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
     def run(self, *overrides: str) -> dict[str, Any]:
         """The result of a whole run."""

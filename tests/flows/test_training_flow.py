@@ -88,7 +88,7 @@ def test_one_name_in_prefect_mlflow_and_dvc(line: SmallLine, first: dict[str, An
     assert (parent.info.run_name, parent.info.status) == (run_id, "FINISHED")
     references = subprocess.run(["git", "for-each-ref", "refs/exps"], cwd=line.root, capture_output=True, text=True, check=True).stdout
     assert first["experiment"] == run_id
-    assert references.strip().endswith(f"/{run_id}")
+    assert f"/{run_id}\n" in references
 
 
 def test_the_run_leaves_its_lineage_with_the_run_and_the_version_and_no_checkout(line: SmallLine, first: dict[str, Any]) -> None:

@@ -1,0 +1,48 @@
+"""A small line rebuilt from its lineage: really computed again, and compared by what people call the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import git
+from small_line import FILES, SmallLine
+
+from components.run.paths import Home
+
+pytestmark = pytest.mark.timeout(600)
+STAGES = ["prepare", "pretrain", "finetune@vqa", "evaluate@vqa"]
+
+
+@pytest.fixture(scope="module")
+def line(checkout: Callable[..., Path], prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> SmallLine:
+    made = SmallLine(checkout(tmp_path_factory.mktemp("line") / "repository", FILES), {**child_environment, "PREFECT_API_URL": prefect_api})
+    made.publish(0)
+    assert made.run()["status"] == "Completed"
+    return made
+
+
+def test_the_same_source_gives_the_same_outs_without_any_cache(line: SmallLine) -> None:
+    result = line.reproduce("models:/mmfs-vqa@champion")
+    assert (result["identical"], result["differences"]) == (True, [])
+    assert result["stages_run"] == STAGES
+    assert (result["model"], result["version"]) == ("mmfs-vqa", 1)
+    assert not list(Home(line.root).worktrees.iterdir())
+
+
+def test_one_changed_line_is_different_and_names_the_stage_and_what_came_out(line: SmallLine) -> None:
+    source = line.root / "stage.py"
+    source.write_text(source.read_text().replace('f"{name} {seed}"', 'f"{name} {seed}" + "!" * (stage == "finetune")'))
+    git(line.root, "commit", "-qam", "another weight")
+    result = line.reproduce("models:/mmfs-vqa/1", "HEAD")
+    assert result["identical"] is False
+    assert result["stages_run"] == STAGES
+    assert [(row["stage"], row["what"]) for row in result["differences"]][0] == ("finetune@vqa", "weights")
+    assert ("evaluate@vqa", "metric question_accuracy") in [(row["stage"], row["what"]) for row in result["differences"]]
+    assert {row["stage"] for row in result["differences"]} == {"finetune@vqa", "evaluate@vqa"}
+
+
+def test_an_unknown_model_is_named(line: SmallLine) -> None:
+    with pytest.raises(AssertionError, match="mmfs-vqa has no version with the alias 'best'"):
+        line.reproduce("models:/mmfs-vqa@best")
