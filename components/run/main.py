@@ -18,11 +18,12 @@ from components.run.guard import guarded
 from components.run.key import StageInputs, device_type, stage_inputs
 from components.run.lease import Owner
 from components.run.paths import Paths
-from components.run.pipeline import read_pipeline
+from components.run.pipeline import StageSpec, read_pipeline
 from components.run.process import die_with_parent
 from components.run.work import WorkFolder, hold_work
 from components.settings import Settings
 from components.tracking.stage_run import StageRun
+from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, at_hand
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None
         os.kill(os.getpid(), signal.SIGTERM)
 
     with hold_work(settings.work_root, key, paths.root, on_wait, on_lost) as work:
-        if (known := work.restore()) is not None:
+        if (known := work.restore()) is not None and _weights_at_hand(paths.root, stages[name], settings):
             _log.info("%s: already computed under %s", name, key[:12])
             events.finished(known)
             return
@@ -88,6 +89,11 @@ def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None
         work.finish(result.as_dict())
         events.finished(result.as_dict())
         tracking.close("FINISHED")
+
+
+def _weights_at_hand(root: Path, stage: StageSpec, settings: Settings) -> bool:
+    records = [root / out / WEIGHTS_FILE for out in stage.outs if (root / out / WEIGHTS_FILE).exists()]
+    return all(at_hand(WeightsRecord.read(record), settings) for record in records)
 
 
 def _tracked(params: Params, paths: Paths, context: StageContext, body: Body, inputs: StageInputs) -> Result:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow.pyfunc
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -31,6 +32,33 @@ def find(client: MlflowClient, experiment: str, digest: str) -> LoggedModel | No
         [experiment], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'", order_by=[{"field_name": "creation_timestamp", "ascending": True}]
     )
     return next((model for model in found if str(model.status) == "READY"), None)
+
+
+def stored(client: MlflowClient, settings: Settings, weights: WeightsRecord) -> LoggedModel | None:
+    """The logged model of these weights if its files are still there."""
+    model = find(client, experiment_id(client, settings), weights.model_digest)
+    if model is None:
+        return None
+    try:
+        files = list_artifacts(artifact_uri=f"{model.artifact_location}/artifacts", tracking_uri=settings.tracking_uri)
+    except (MlflowException, OSError):
+        return None
+    return model if files else None
+
+
+def ensure_stored(settings: Settings, run_id: str | None, weights: WeightsRecord) -> bool:
+    """Whether MLflow has the model's bytes, after giving it this machine's copy where it lost them and there is a run to name as source."""
+    client = connect(settings)
+    if stored(client, settings, weights) is not None:
+        return True
+    cached = settings.home.weights / weights.model_digest
+    if run_id is None or not cached.is_dir() or damaged_files(cached, weights):
+        return False
+    lost = find(client, experiment_id(client, settings), weights.model_digest)
+    if lost is not None:
+        client.finalize_logged_model(lost.model_id, "FAILED")
+    upload(client, run_id, cached, weights)
+    return True
 
 
 def upload(client: MlflowClient, run_id: str, folder: Path, weights: WeightsRecord) -> str:
@@ -79,11 +107,13 @@ def download(settings: Settings, weights: WeightsRecord, target: Path) -> None:
 
 
 def _pack(target: Path, folder: Path, model_id: str, run_id: str) -> None:
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        mlflow_model=Model(model_id=model_id, run_id=run_id),
-        python_model=str(PYFUNC),
-        artifacts={"weights": str(folder)},
-        signature=signature(),
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example was not provided")  # it would load the model only to check the signature
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            mlflow_model=Model(model_id=model_id, run_id=run_id),
+            python_model=str(PYFUNC),
+            artifacts={"weights": str(folder)},
+            signature=signature(),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+        )

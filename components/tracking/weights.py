@@ -18,6 +18,7 @@ from components.settings import Settings
 from components.tracking.stage_run import StageRun
 
 DIGEST_TAG = "mmfs.model_digest"
+WEIGHTS_FILE = "weights.json"
 VERSION = 1
 _CHUNK_BYTES = 1 << 20
 
@@ -89,6 +90,17 @@ def fetch_weights(weights: WeightsRecord, settings: Settings) -> Path:
 
     download(settings, weights, cached)
     return cached
+
+
+def at_hand(weights: WeightsRecord, settings: Settings) -> bool:
+    """Whether the model's bytes can be had: from this machine's copy or from MLflow. Raises StageError when MLflow does not answer."""
+    cached = settings.home.weights / weights.model_digest
+    if cached.is_dir() and not damaged_files(cached, weights):
+        return True
+    from components.tracking.logged_model import stored
+    from components.tracking.mlflow_run import connect
+
+    return stored(connect(settings), settings, weights) is not None
 
 
 def damaged_files(folder: Path, weights: WeightsRecord) -> list[str]:

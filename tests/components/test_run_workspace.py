@@ -105,6 +105,22 @@ def test_restore_stops_at_the_first_stage_that_must_run(settings: Settings) -> N
     other.close("finished")
 
 
+def test_a_model_whose_bytes_are_gone_is_no_hit(settings: Settings) -> None:
+    client = connect(settings)
+    workspace = open_line(settings)
+    parent = open_run(client, settings, workspace.run_id, {})
+    whole_run(workspace, parent)
+    shutil.rmtree(settings.root / "mlartifacts")
+    assert runner(workspace, parent).run("train@vqa").status == "Cached", "this machine's copy goes back to MLflow"
+    assert list((settings.root / "mlartifacts").rglob("config.json"))
+    shutil.rmtree(settings.root / "mlartifacts")
+    shutil.rmtree(settings.home.weights)
+    assert [outcome.name for outcome in runner(workspace, parent).restore(STAGES)] == ["prepare"]
+    assert runner(workspace, parent).run("train@vqa").status == "Completed"
+    assert runner(workspace, parent).run("train@vqa").status == "Cached"
+    workspace.close("finished")
+
+
 def test_forced_stages_really_run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = open_line(settings)
     whole_run(workspace)

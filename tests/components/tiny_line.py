@@ -35,6 +35,7 @@ from components.results import TrainResult
 from components.run.failures import FailureClass, StageError
 from components.run.main import stage_main
 from components.tracking.stage_run import point
+from components.tracking.weights import describe_weights, publish_weights
 
 TASK = sys.argv[1]
 
@@ -50,10 +51,15 @@ def body(params, paths, context):
         done.write_text(str(step))
     out = context.work / "out"
     out.mkdir(exist_ok=True)
-    (out / "weights.json").write_text(json.dumps({"seed": params.seed, "task": TASK}))
+    export = context.work / "export"
+    export.mkdir(exist_ok=True)
+    (export / "config.json").write_text(json.dumps({"seed": params.seed, "task": TASK, "steps": params.pretrain.steps}))
+    weights = describe_weights(export)
+    weights.write(out / "weights.json")
+    publish_weights(export, weights, context.tracking, context.settings)
     (out / "metrics.json").write_text(json.dumps({"loss": 1 / params.pretrain.steps}))
     context.work.publish(out, paths.outputs / "train" / TASK)
-    return TrainResult(metrics={"loss": 1 / params.pretrain.steps}, model_digest="d" * 64, steps=params.pretrain.steps)
+    return TrainResult(metrics={"loss": 1 / params.pretrain.steps}, model_digest=weights.model_digest, steps=params.pretrain.steps)
 
 if __name__ == "__main__":
     sys.exit(stage_main(f"train@{TASK}", body))
