@@ -45,7 +45,12 @@ def run_rank(work: Path, parts: Parts) -> int:
 
 
 def prepare_device(job: Job) -> None:
-    """Fix threads, and in deterministic mode algorithms, so that a rerun sums in the same order. Raises StageError without enough devices."""
+    """Fix threads, and in deterministic mode algorithms, so that a rerun sums in the same order.
+
+    Raises StageError (bad_config) when there are fewer devices than ranks.
+    """
+    # DeepSpeed's autotuner would import it, which takes five seconds; tracking is the supervisor's.
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
     os.environ["DS_ACCELERATOR"] = job.device
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // job.train.ranks))
     if job.deterministic:
