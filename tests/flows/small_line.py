@@ -150,6 +150,11 @@ class SmallLine:
         command = [sys.executable, "-c", REPRODUCER, *arguments]
         return self.wait(subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
+    def commit(self, message: str) -> None:
+        """Commit every change of the source."""
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *identity, "commit", "-qam", message], cwd=self.root, check=True)
+
     def run(self, *overrides: str) -> dict[str, Any]:
         """The result of a whole run."""
         return self.wait(self.start(*overrides))

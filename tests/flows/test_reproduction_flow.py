@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import git
 from small_line import FILES, SmallLine
 
 from components.run.paths import Home
@@ -33,8 +32,8 @@ def test_the_same_source_gives_the_same_outs_without_any_cache(line: SmallLine) 
 
 def test_one_changed_line_is_different_and_names_the_stage_and_what_came_out(line: SmallLine) -> None:
     source = line.root / "stage.py"
-    source.write_text(source.read_text().replace('f"{name} {seed}"', 'f"{name} {seed}" + "!" * (stage == "finetune")'))
-    git(line.root, "commit", "-qam", "another weight")
+    source.write_text(source.read_text().replace("{name} {seed}", "{name} {seed}{'!' * (stage == 'finetune')}"))
+    line.commit("another weight")
     result = line.reproduce("models:/mmfs-vqa/1", "HEAD")
     assert result["identical"] is False
     assert result["stages_run"] == STAGES
