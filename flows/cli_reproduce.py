@@ -19,11 +19,16 @@ def register(app: typer.Typer) -> None:
 
 def reproduce(
     model: Annotated[str, typer.Argument(help="A registered version, such as models:/mmfs-vqa@champion.", show_default=False)],
+    source: Annotated[
+        str | None, typer.Option(help="Take the source of this git revision instead of the run's.", metavar="REV", show_default=False)
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Run everything again from a model's lineage (commit, patch, data, parameters) and compare metrics and weights.
 
     Nothing is taken from a cache. The exit status is 0 for identical, 1 for different.
+
+    With --source, see whether your change of the code changes the weights.
 
     Example: `mmfs reproduce models:/mmfs-vqa@champion`
     """
@@ -32,13 +37,15 @@ def reproduce(
     from flows.local import reproduce as rebuild
 
     with stage_bars() as watch:
-        result = rebuild(root, model, watch)
+        result = rebuild(root, model, watch, source)
     if json_:
         print_json(asdict(result))
     else:
         console = out()
         console.print(f"{result.model} version {result.version} of run {result.run_id}: {'identical' if result.identical else 'different'}")
         console.print(f"every stage ran: {', '.join(result.stages_run)} ({result.seconds:.0f} s)")
+        for remark in result.remarks:
+            console.print(f"note: {remark}")
         if result.differences:
             rows = [(one.stage, one.what, one.original, one.reproduced) for one in result.differences]
             print_table(("stage", "what", "original", "reproduced"), rows)

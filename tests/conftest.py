@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +78,40 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory, child_environment: dic
     with api(ROOT, environment) as wait:
         wait()
         yield environment["PREFECT_API_URL"]
+
+
+@dataclass(frozen=True)
+class TrainedLine:
+    """A repository whose whole line ran once at the preset `smoke`; `result` is what `mmfs run --json` said. Tests only read it."""
+
+    root: Path
+    environment: dict[str, str]
+    result: dict[str, Any]
+
+    def mmfs(self, *arguments: str) -> dict[str, Any]:
+        """The JSON that a command prints; its exit status may be any."""
+        done = run_mmfs(self.root, self.environment, *arguments)
+        assert done.stdout, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+
+@pytest.fixture(scope="session")
+def trained_line(
+    checkout: Checkout, prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> TrainedLine:
+    """The one trained run that all tests share which only read it; made when the first of them asks."""
+    root = checkout(tmp_path_factory.mktemp("trained") / "repository")
+    environment = {**child_environment, "PREFECT_API_URL": prefect_api}
+    done = run_mmfs(root, environment, "run", "--preset", "smoke", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    return TrainedLine(root, environment, json.loads(done.stdout))
+
+
+def run_mmfs(root: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call the command as a user would, from the sources in `root`."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
 def git(folder: Path, *arguments: str) -> str:
