@@ -19,7 +19,7 @@ from components.evaluation.estimates import METRICS_FILE, Estimate, write_metric
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
 from components.evaluation.job import MANIFEST_FILE, Job
 from components.evaluation.judge import Judge, train_judge
-from components.evaluation.manifest import KINDS_OF_TASK, Manifest, plan
+from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Stories, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
@@ -46,7 +46,15 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
     index = Index(paths.index)
     documents = _documents(params, paths, task)
     data = {"documents": index.sha256, "tokenizer": index.tokenizer.sha256}
-    manifest = plan(task, [one.document for one in documents.values()], seed=params.seed, sampling=params.evaluate.sampling, data=data)
+    asked = params.evaluate
+    manifest = plan(
+        task,
+        [one.document for one in documents.values()],
+        seed=params.seed,
+        sampling=asked.sampling,
+        data=data,
+        stories=Stories(asked.frames_per_story, asked.told_stories),
+    )
     folder = context.work / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write(folder / MANIFEST_FILE)
@@ -54,14 +62,14 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
         models=_models(paths, context, task),
         index=str(paths.index.resolve()),
         shards=str(paths.shards.resolve()),
-        batch_documents=params.evaluate.batch_documents,
-        ranks=params.evaluate.ranks,
+        batch_documents=asked.batch_documents,
+        ranks=asked.ranks,
         device=context.device,
         deterministic=params.deterministic,
     )
     job.write(folder)
     generate(folder, manifest, job, context)
-    how = Resampling(params.evaluate.bootstrap, params.evaluate.confidence, params.seed)
+    how = Resampling(asked.bootstrap, asked.confidence, params.seed)
     evidence = Evidence(manifest, documents, read_answers(folder), folder, how)
     scored = score(evidence, partial(_judge, params, paths))
     out = context.work / "out"

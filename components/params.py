@@ -134,6 +134,8 @@ class EvaluateParams(Frozen):
     documents: dict[EvaluatedKind, int] = Field(description="held-out documents scored, per kind")
     sampling: SamplingParams = SamplingParams()
     batch_documents: int = Field(64, ge=1, description="documents generated at once, per process")
+    frames_per_story: int = Field(2, ge=1, description="pictures of a story that are asked for after its true beginning")
+    told_stories: int = Field(20, ge=0, description="stories that the model tells by itself from the first sentence")
     ranks: int = Field(2, ge=1, description="processes that generate, one device (or processor core) each")
     bootstrap: int = Field(1000, ge=100, description="resamples behind an interval")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.data.documents import Document, ImageItem
+from components.data.keyed import generator
 from components.params import EvaluatedKind, SamplingParams, Task
 
 VERSION = 1
@@ -79,18 +80,33 @@ class Manifest:
         return manifest
 
 
-def plan(task: Task, documents: Sequence[Document], *, seed: int, sampling: SamplingParams, data: Mapping[str, str]) -> Manifest:
+@dataclass(frozen=True)
+class Stories:
+    """How much of the stories is asked: pictures per story drawn after its true beginning, and stories told whole; None is all."""
+
+    frames: int | None = None
+    told: int | None = None
+
+
+def plan(
+    task: Task, documents: Sequence[Document], *, seed: int, sampling: SamplingParams, data: Mapping[str, str], stories: Stories = Stories()
+) -> Manifest:
     """The manifest of a task on held-out documents, in their order. `data` holds digests of what the documents were read from."""
-    requests = [request for document in documents for request in _requests(document, task)]
+    if task == "story":
+        told = [_request(document, "document", "task", document.prompt_items) for document in documents[: stories.told]]
+        requests = [frame for document in documents for frame in _frames(document, seed, stories.frames)] + told
+    else:
+        mode: Mode = "picture" if task == "segmentation" else "text"
+        requests = [_request(document, mode, "task", document.prompt_items) for document in documents]
     return Manifest(task, seed, sampling.model_dump(mode="json"), dict(data), tuple(requests))
 
 
-def _requests(document: Document, task: Task) -> list[Request]:
-    if task == "story":
-        pictures = [number for number, item in enumerate(document.items) if isinstance(item, ImageItem) and number >= document.prompt_items]
-        frames = [_request(document, "picture", who, number) for who in ("task", "pretrain") for number in pictures]
-        return [*frames, _request(document, "document", "task", document.prompt_items)]
-    return [_request(document, "picture" if task == "segmentation" else "text", "task", document.prompt_items)]
+def _frames(document: Document, seed: int, count: int | None) -> list[Request]:
+    """Pictures of a story that both models are asked for, `count` of them drawn by its id: few frames of many stories tell more than the
+    reverse, because a story's frames show the same digit."""
+    pictures = [number for number, item in enumerate(document.items) if isinstance(item, ImageItem) and number >= document.prompt_items]
+    chosen = sorted(generator(seed, "frames", document.id).permutation(pictures)[:count].tolist())
+    return [_request(document, "picture", who, number) for who in ("task", "pretrain") for number in chosen]
 
 
 def _request(document: Document, mode: Mode, answering: Answering, items: int) -> Request:

@@ -142,7 +142,10 @@ def _story(evidence: Evidence, told: Asked, verdicts: Verdicts) -> Illustration:
     rows = [Row(label="truth", cells=truth)]
     for label, answering in (("story model, true texts", "task"), ("before fine-tuning", "pretrain")):
         frames = [one for one in evidence.asked("story", "picture", answering) if one.request.document == document.id]
-        cells = [cell("", encode_png(_first_picture(evidence, one)), verdicts.get((one.request.id, 0))) for one in frames]
+        cells = [
+            cell(f"picture {_picture_number(one) + 1}", encode_png(_first_picture(evidence, one)), verdicts.get((one.request.id, 0)))
+            for one in frames
+        ]
         rows.append(Row(label=label, cells=tuple(cells)))
     if told.answer.items:
         rows.append(Row(label="story model on its own", cells=tuple(_told_cells(evidence, told, verdicts))))

@@ -55,7 +55,7 @@ class Tracking:
 
 def params() -> Params:
     values = load(ROOT / "params.yaml").model_dump(mode="json")
-    values["evaluate"] |= {"documents": COUNTS, "batch_documents": 3, "bootstrap": 100}
+    values["evaluate"] |= {"documents": COUNTS, "batch_documents": 3, "bootstrap": 100, "frames_per_story": 2, "told_stories": 2}
     values["evaluate"]["sampling"] |= {"steps": 2, "max_new_tokens": 6, "max_pictures": 2}
     values["data"] |= {"documents": dict.fromkeys(KINDS, 12), "evaluation_documents": dict.fromkeys(KINDS, 6)}
     return Params.model_validate(values)
@@ -120,7 +120,7 @@ EXPECTED = {
     "story": (
         {"picture_accuracy", "digit_accuracy", "zero_shot_picture_accuracy", "zero_shot_digit_accuracy"}
         | {"placement_accuracy", "stop_accuracy", "text_picture_agreement"},
-        COUNTS["story"] * 11,
+        COUNTS["story"] * 4 + 2,
     ),
 }
 
@@ -149,7 +149,7 @@ def test_an_evaluation_leaves_what_its_readers_need(world: Path, evaluated: dict
 def test_every_picture_asked_for_was_drawn_and_judged_with_its_ceiling(world: Path) -> None:
     metric = read_metrics(Paths(world).evaluation("story") / "metrics.json")["picture_accuracy"]
     assert isinstance(metric, Estimate)
-    assert metric.n == COUNTS["story"] * 5
+    assert metric.n == COUNTS["story"] * 2
     assert metric.ceiling is not None
     assert metric.ceiling > 0.9
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from components.data.documents import Document, ImageItem, TextItem
 from components.evaluation.answer_log import Answer, AnswerLog, TextAnswer, read_answers
 from components.evaluation.job import MANIFEST_FILE, Job, batches, unanswered
-from components.evaluation.manifest import Manifest, Request, plan
+from components.evaluation.manifest import Manifest, Request, Stories, plan
 from components.params import SamplingParams
 
 
@@ -28,18 +28,27 @@ def story_plan(**differs) -> Manifest:
 
 
 def test_a_story_is_asked_frame_by_frame_from_both_models_and_once_as_a_whole():
-    asked = [(request.document, request.mode, request.answering, request.items) for request in story_plan().requests[:5]]
-    assert asked == [
-        ("d0", "picture", "task", 1),
-        ("d0", "picture", "task", 3),
-        ("d0", "picture", "pretrain", 1),
-        ("d0", "picture", "pretrain", 3),
-        ("d0", "document", "task", 1),
-    ]
+    asked = [(request.document, request.mode, request.answering, request.items) for request in story_plan().requests]
+    frames = [(document, "picture", who, items) for document in ("d0", "d1") for who in ("task", "pretrain") for items in (1, 3)]
+    assert asked == [*frames, ("d0", "document", "task", 1), ("d1", "document", "task", 1)]
+
+
+def test_fewer_frames_and_tellings_are_drawn_by_the_storys_id_for_both_models():
+    requests = story_plan(stories=Stories(frames=1, told=1)).requests
+    assert [request.mode for request in requests] == ["picture"] * 4 + ["document"]
+    assert [request.draw for request in requests[::2][:2]] == [request.draw for request in requests[1::2][:2]]
+    assert requests == story_plan(stories=Stories(frames=1, told=1)).requests
+    chosen = {
+        request.items
+        for seed in range(9)
+        for request in story_plan(seed=seed, stories=Stories(frames=1)).requests
+        if request.mode == "picture"
+    }
+    assert chosen == {1, 3}
 
 
 def test_both_models_start_a_picture_from_the_same_draw_and_other_samples_from_others():
-    task, _, pretrain, _, whole = story_plan().requests[:5]
+    task, _, pretrain, *_, whole = story_plan().requests
     assert task.draw == pretrain.draw != whole.draw
     assert len({request.draw for request in story_plan().requests}) == 6
 
