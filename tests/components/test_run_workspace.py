@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,19 +29,42 @@ from components.tracking.mlflow_run import children, close_run, connect, open_ru
 STAGES = ("prepare", "train@vqa", "train@story")
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("MMFS_", "MLFLOW_", "DVC_", "TINY_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+@pytest.fixture(scope="module", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in list(os.environ):
+            if name.startswith(("MMFS_", "MLFLOW_", "DVC_", "TINY_")):
+                environment.delenv(name)
+        environment.setenv("PYTHONPATH", str(SOURCE))
+        yield
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+    root = make_line(tmp_path_factory.mktemp("line") / "repo")
+    shutil.copyfile(migrated_store, root / "mlflow.db")
+    return root
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated_store: Path) -> Settings:
-    root = make_line(tmp_path / "a folder" / "repo")
-    shutil.copyfile(migrated_store, root / "mlflow.db")
-    return Settings(root=root)
+def settings(template: Path, tmp_path: Path) -> Settings:
+    return Settings(root=shutil.copytree(template, tmp_path / "a folder" / "repo"))
+
+
+@pytest.fixture(scope="module")
+def finished_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished") / "repo"
+    shutil.copytree(template, root)
+    workspace = open_line(Settings(root=root))
+    whole_run(workspace)
+    workspace.close("finished")
+    return root
+
+
+@pytest.fixture
+def finished(finished_template: Path, tmp_path: Path) -> Settings:
+    """A repository in which one run was made."""
+    return Settings(root=shutil.copytree(finished_template, tmp_path / "a folder" / "repo"))
 
 
 def open_line(settings: Settings, fresh: bool = False, **values: object) -> Workspace:
@@ -86,6 +110,12 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
     assert git(settings.root, "status", "--porcelain") == ""
     assert verify_lineage(lineage, settings.root, workspace.files.folder / "dvc.lock") == []
 
+    lineage.write(workspace.files.lineage)
+    assert LineageRecord.read(workspace.files.lineage) == lineage
+    workspace.files.lineage.write_text(workspace.files.lineage.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(StageError, match="does not match its digest"):
+        LineageRecord.read(workspace.files.lineage)
+
     again = open_line(settings)
     assert again.run_id != workspace.run_id
     assert [outcome.name for outcome in runner(again).restore(STAGES)] == list(STAGES)
@@ -94,11 +124,8 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
     again.close("finished")
 
 
-def test_restore_stops_at_the_first_stage_that_must_run(settings: Settings) -> None:
-    workspace = open_line(settings)
-    whole_run(workspace)
-    workspace.close("finished")
-    other = open_line(settings, pretrain__steps=6)
+def test_restore_stops_at_the_first_stage_that_must_run(finished: Settings) -> None:
+    other = open_line(finished, pretrain__steps=6)
     assert [outcome.name for outcome in runner(other).restore(STAGES)] == ["prepare"]
     assert [outcome.status for outcome in whole_run(other)] == ["Cached", "Completed", "Completed"]
     assert json.loads((other.paths.outputs / "train" / "vqa" / "metrics.json").read_text()) == {"loss": 1 / 6}
@@ -121,11 +148,11 @@ def test_a_model_whose_bytes_are_gone_is_no_hit(settings: Settings) -> None:
     workspace.close("finished")
 
 
-def test_forced_stages_really_run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = open_line(settings)
-    whole_run(workspace)
+def test_forced_stages_really_run(finished: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = open_line(finished)
+    assert len(runner(workspace).restore(STAGES)) == 3
     monkeypatch.setenv("MMFS_WORK", str(tmp_path / "empty"))
-    forced = StageRunner(workspace.checkout, workspace.files, Settings(root=settings.root), None, workspace.run_id)
+    forced = StageRunner(workspace.checkout, workspace.files, Settings(root=finished.root), None, workspace.run_id)
     assert forced.run("train@vqa", force=True).status == "Completed"
     workspace.close("finished")
 
@@ -270,18 +297,6 @@ def test_the_worktree_uses_the_cache_and_remotes_of_the_repository(settings: Set
     elsewhere = open_workspace(Settings(root=settings.root, remote="s3://bucket/prefix"), resolve(settings.root))
     assert remote_address(elsewhere.checkout) == "s3://bucket/prefix"
     elsewhere.close("failed")
-
-
-def test_lineage_survives_a_file_and_detects_a_change(settings: Settings, tmp_path: Path) -> None:
-    workspace = open_line(settings)
-    whole_run(workspace)
-    record = make_lineage(workspace, STAGES)
-    workspace.close("finished")
-    record.write(tmp_path / "lineage.json")
-    assert LineageRecord.read(tmp_path / "lineage.json") == record
-    (tmp_path / "lineage.json").write_text((tmp_path / "lineage.json").read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(StageError, match="does not match its digest"):
-        LineageRecord.read(tmp_path / "lineage.json")
 
 
 @pytest.mark.parametrize(("prepare", "words"), [("nothing", "no git repository"), ("init", "no commit"), ("no dvc", "no .dvc/config")])

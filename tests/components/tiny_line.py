@@ -111,7 +111,18 @@ def environment(root: Path, **extra: str) -> dict[str, str]:
     """What a child needs to find Python, the components and the repository."""
     base = {name: value for name, value in os.environ.items() if not name.startswith(("MMFS_", "MLFLOW_", "DVC_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{base['PATH']}"
-    return base | {"PATH": path, "PYTHONPATH": str(SOURCE), "MMFS_ROOT": str(root), "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"} | extra
+    return (
+        base
+        | {
+            "PATH": path,
+            "PYTHONPATH": str(SOURCE),
+            "MMFS_ROOT": str(root),
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(root / ".dvc" / "tmp" / "site"),
+            "OMP_NUM_THREADS": "1",
+        }
+        | extra
+    )
 
 
 def git(root: Path, *arguments: str) -> str:
