@@ -26,6 +26,7 @@ PRELOADED = (
     "safetensors.torch",
     "lightning.pytorch",
     "deepspeed",
+    "omegaconf",  # Lightning imports it with the first checkpoint
     "transformers.models.llama.modeling_llama",
     "transformers.models.clip.modeling_clip",
     "diffusers.models.unets.unet_2d_condition",
@@ -134,6 +135,7 @@ def _kill(pid: int) -> None:
 def main(path: Path, parent: int) -> int:
     """Import, check that forking is safe, serve."""
     die_with(parent)
+    sys.modules["mlflow"] = None  # type: ignore[assignment]  # DeepSpeed would import it; no rank tracks
     for name in PRELOADED:
         importlib.import_module(name)
     threads = os.listdir("/proc/self/task")

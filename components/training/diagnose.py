@@ -27,7 +27,8 @@ def diagnose(error: BaseException) -> StageError:
     if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and _mentions(text, _LOST_PEER)):
         return StageError(FailureClass.INFRASTRUCTURE, f"lost the other ranks: {_first_line(text)}", "run the same command to go on")
     if isinstance(error, RuntimeError | OSError) and _mentions(text, _NO_DISK):
-        return StageError(FailureClass.INFRASTRUCTURE, f"a checkpoint could not be written: {_first_line(text)}", "free some disk space and run the same command to go on")
+        fix = "free some disk space and run the same command to go on"
+        return StageError(FailureClass.INFRASTRUCTURE, f"a checkpoint could not be written: {_first_line(text)}", fix)
     return explain(error)
 
 

@@ -67,7 +67,8 @@ def read_job(work: Path) -> Job:
     try:
         return Job.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise StageError(FailureClass.BAD_CONFIG, f"{path} is no job of this version: {error}", "start the stage again, not its rank program") from None
+        fix = "start the stage again, not its rank program"
+        raise StageError(FailureClass.BAD_CONFIG, f"{path} is no job of this version: {error}", fix) from None
 
 
 def write_failure(work: Path, rank: int, error: StageError) -> None:

@@ -18,7 +18,7 @@ from components.training.optimizer import build_optimizer, schedule
 
 
 class TrainingModule(LightningModule):
-    """One optimizer step = `accumulate` micro-batches; a loss or gradient that is not finite ends the training before the weights change."""
+    """One optimizer step = `accumulate` micro-batches; what is not finite ends the training before the weights change."""
 
     def __init__(self, network: nn.Module, objective: Objective, train: TrainParams, meter: Meter, stop_asked: Callable[[], bool]) -> None:
         super().__init__()

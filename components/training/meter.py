@@ -43,7 +43,8 @@ class Meter:
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {"text": self._text, "image": self._image, "tokens": self._tokens, "images": self._images, "micro_batches": self._micro_batches}
+        sums = {"text": self._text, "image": self._image, "tokens": self._tokens, "images": self._images}
+        return {**sums, "micro_batches": self._micro_batches}
 
     def load(self, state: Mapping[str, float]) -> None:
         """Go on from `state()`, or from nothing; the clock starts now."""

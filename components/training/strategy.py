@@ -46,7 +46,9 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def whole_parameters(self, network: nn.Module) -> AbstractContextManager[None]:
         """Within this context every rank sees all parameters whole, whatever the ZeRO stage."""
-        return cast("AbstractContextManager[None]", deepspeed.zero.GatheredParameters(list(network.parameters()), enabled=self.zero_stage_3))
+        return cast(
+            "AbstractContextManager[None]", deepspeed.zero.GatheredParameters(list(network.parameters()), enabled=self.zero_stage_3)
+        )
 
 
 class CpuZeroStrategy(ZeroStrategy):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.launch.local import RankGroup, launch_ranks
+from components.launch.local import DeadRank, RankGroup, launch_ranks
 from components.launch.warm import start_warm
 from components.params import Params
 from components.results import TrainResult
@@ -113,11 +113,16 @@ def _follow(ranks: RankGroup, job: Job, context: StageContext) -> None:
         if points:
             context.tracking.log_metrics(points)
             context.events.progress(points[-1]["step"], job.train.steps, "steps", points[-1]["metrics"])
-    if dead is None:
-        return
-    told = read_failure(job.work)
-    by_signal = dead.status < 0
-    if told is not None and not (by_signal and told.failure is FailureClass.INFRASTRUCTURE):
-        raise told
-    words = f"rank {dead.rank} ended with status {dead.status}: {dead.last_words(1)}"
-    raise StageError(from_exit_code(dead.status), words, f"its log is {dead.log}; run the same command to go on from the last checkpoint")
+    if dead is not None:
+        raise failure_of(dead, job.work)
+
+
+def failure_of(dead: DeadRank, work: Path) -> StageError:
+    """Why the ranks ended: what one of them said, unless a signal ended one and the others only tell that they miss it."""
+    told = read_failure(work)
+    if told is not None and not (dead.status < 0 and told.failure is FailureClass.INFRASTRUCTURE):
+        return told
+    message = f"rank {dead.rank} ended with status {dead.status}: {dead.last_words(1)}"
+    return StageError(
+        from_exit_code(dead.status), message, f"its log is {dead.log}; run the same command to go on from the last checkpoint"
+    )

@@ -53,7 +53,9 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
-        self.text = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH))
+        self.text = nn.Sequential(
+            nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH)
+        )
         self.decoder = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
@@ -74,7 +76,11 @@ def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows],
         _kill(kill, step)
     chosen = range(hand, 8, hands)
     generators = [torch.Generator().manual_seed(1000 * step + row) for row in chosen]
-    return _rows([torch.randn(4, WIDTH, generator=generator) for generator in generators], [row % 2 == 0 for row in chosen], step == int(os.environ.get("EXPLODE_AT", "-1")))
+    return _rows(
+        [torch.randn(4, WIDTH, generator=generator) for generator in generators],
+        [row % 2 == 0 for row in chosen],
+        step == int(os.environ.get("EXPLODE_AT", "-1")),
+    )
 
 
 def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[tuple[Rows], Targets]:

@@ -58,7 +58,9 @@ class World:
         write_job(self.job(checkpoint.path if checkpoint else None))
         hands = self.train.ranks * self.train.accumulate
         variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
-        with launch_ranks("standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm) as ranks:
+        with launch_ranks(
+            "standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
+        ) as ranks:
             return wait(ranks)
 
     def job(self, resume: Path | None = None) -> Job:
