@@ -100,7 +100,10 @@ class ResamplerConfig(Section):
 
 @dataclass(frozen=True)
 class SamplerConfig(Section):
-    """One MMFS module, apart from the widths of its host."""
+    """One MMFS module, apart from the widths of its host.
+
+    Points start anywhere within `offset_init` base cells of the reference (`spread`, as released), or each head's in its own tile (`tiles`).
+    """
 
     heads: int
     points: int
@@ -109,6 +112,7 @@ class SamplerConfig(Section):
     table_rows: int
     offset_init: float
     train_sink: bool
+    offset_start: Literal["spread", "tiles"] = "spread"
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,8 @@ class ModelConfig(Section):
     condition_drop: float = 0.1
     frozen_head_bias: float = 0.0
     new_head_bias: float = 0.0
-    init_std: float = 0.02
+    init_std: float | None = 0.02
+    embedding_std: float = 0.02
     visual_init_std: float = 0.02
 
     def __post_init__(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.clip_encoder import VisionModel
-from model.config import ModelConfig
+from model.config import ModelConfig, SamplerConfig
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.mmfs import MMFS
@@ -21,21 +24,21 @@ def initialise(model: MMInterleaved) -> None:
     for module in model.modules():
         if isinstance(module, LlamaMMFS):
             _normal_linears(module, config.init_std)
-            nn.init.normal_(module.embed_tokens.weight, std=config.init_std)
+            nn.init.normal_(module.embed_tokens.weight, std=config.embedding_std)
         elif isinstance(module, VisionModel):
             _normal_linears(module.encoder, config.init_std)
             nn.init.normal_(module.embeddings.class_embedding, std=config.vision.width**-0.5)
-            nn.init.normal_(module.embeddings.patch_embedding.weight, std=config.init_std)
-            nn.init.normal_(module.embeddings.position_embedding.weight, std=config.init_std)
+            nn.init.normal_(module.embeddings.patch_embedding.weight, std=config.embedding_std)
+            nn.init.normal_(module.embeddings.position_embedding.weight, std=config.embedding_std)
         elif isinstance(module, PerceiverResampler):
             _normal_linears(module, config.init_std)
-            nn.init.normal_(module.queries, std=config.init_std)
+            nn.init.normal_(module.queries, std=0.02)
     for module in model.modules():
         if isinstance(module, MMFS):
             _mmfs(module)
         elif isinstance(module, MMFSBlock):
             nn.init.normal_(module.conv.weight, std=config.image_decoder.conv_init)
-            nn.init.zeros_(module.conv.bias)
+            nn.init.zeros_(cast(Tensor, module.conv.bias))
     nn.init.normal_(model.visual_tokenizer.proj.weight, std=config.visual_init_std)
     nn.init.zeros_(model.visual_tokenizer.proj.bias)
     _heads(model, config)
@@ -43,7 +46,7 @@ def initialise(model: MMInterleaved) -> None:
 
 def _heads(model: MMInterleaved, config: ModelConfig) -> None:
     head, new = model.text_decoder.head, model.text_decoder.head_new
-    nn.init.normal_(head.weight, std=config.init_std)
+    nn.init.normal_(head.weight, std=0.02)
     nn.init.zeros_(head.weight[config.vocab_size :])
     nn.init.zeros_(head.bias)
     nn.init.constant_(head.bias[config.vocab_size :], config.frozen_head_bias)
@@ -52,9 +55,11 @@ def _heads(model: MMInterleaved, config: ModelConfig) -> None:
 
 
 def _mmfs(module: MMFS) -> None:
-    magnitude = module.config.offset_init
+    config = module.config
     nn.init.zeros_(module.sampling_offsets.weight)
-    nn.init.uniform_(module.sampling_offsets.bias, -magnitude, magnitude)
+    nn.init.uniform_(module.sampling_offsets.bias, -config.offset_init, config.offset_init)
+    if config.offset_start == "tiles":
+        _gather_in_tiles(module.sampling_offsets.bias, config)
     for layer in (module.attention_weights, module.dynamic_offset_mask, module.value_proj, module.output_proj):
         nn.init.zeros_(layer.bias)
     nn.init.xavier_uniform_(module.value_proj.weight)
@@ -62,9 +67,20 @@ def _mmfs(module: MMFS) -> None:
     nn.init.trunc_normal_(module.query_relpos.weight, std=0.02)
 
 
-def _normal_linears(module: nn.Module, std: float) -> None:
+def _gather_in_tiles(offsets: nn.Parameter, config: SamplerConfig) -> None:
+    """Move each head's points into its own tile of the square they cover, so that heads start with different parts of a picture."""
+    tiles = math.ceil(config.heads**0.5)
+    head = torch.arange(config.heads)
+    tile = torch.stack((head % tiles, head // tiles), dim=-1)
+    centre = ((tile + 0.5) / tiles * 2 - 1) * config.offset_init
+    points = offsets.view(config.heads, config.points, 2)
+    points.copy_(centre[:, None] + points / tiles)
+
+
+def _normal_linears(module: nn.Module, std: float | None) -> None:
+    """Without a fixed deviation, one over the root of the inputs: at small widths 0.02 lets next to nothing of a picture through."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=std)
+            nn.init.normal_(layer.weight, std=std or layer.in_features**-0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

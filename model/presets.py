@@ -67,7 +67,7 @@ def _scratch(
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
-    fine, middle, coarse, _ = vision.pyramid
+    middle = vision.pyramid[1]
     language = LanguageConfig(
         width=language_width,
         layers=language_layers,
@@ -75,9 +75,16 @@ def _scratch(
         kv_heads=language_width // head_width,
         mlp=(8 * language_width // 3 + 31) // 32 * 32,
         mmfs=SamplerConfig(
-            heads=4, points=4, inner=language_width, levels=(middle, coarse, coarse // 2), table_rows=50, offset_init=coarse / 2, train_sink=True
+            heads=4,
+            points=4,
+            inner=language_width,
+            levels=vision.pyramid[:3],
+            table_rows=50,
+            offset_init=middle / 2,
+            train_sink=True,
+            offset_start="tiles",
         ),
-        mmfs_base=coarse,
+        mmfs_base=middle,
         cross_frequency=2,
         gate_init=0.5,
         rms_eps=1e-5,
@@ -136,6 +143,8 @@ def _scratch(
         ),
         language=language,
         image_decoder=decoder,
+        init_std=None,
+        embedding_std=0.3,
         visual_init_std=0.05,
     )
 
@@ -145,7 +154,7 @@ def _smoke(vocab_size: int) -> ModelConfig:
     return _scratch(
         vocab_size,
         image_px=32,
-        patch_px=8,
+        patch_px=16,
         vision_width=32,
         vision_layers=2,
         interactions=2,
@@ -166,11 +175,11 @@ def _tiny(vocab_size: int) -> ModelConfig:
     return _scratch(
         vocab_size,
         image_px=32,
-        patch_px=8,
+        patch_px=16,
         vision_width=96,
         vision_layers=2,
         interactions=1,
-        stem=16,
+        stem=32,
         visual_tokens=4,
         language_width=128,
         language_layers=3,
@@ -187,17 +196,17 @@ def _small(vocab_size: int) -> ModelConfig:
     return _scratch(
         vocab_size,
         image_px=32,
-        patch_px=8,
+        patch_px=16,
         vision_width=192,
         vision_layers=4,
         interactions=4,
-        stem=48,
+        stem=64,
         visual_tokens=8,
         language_width=192,
         language_layers=6,
         head_width=32,
-        factor=2,
-        blocks=(64, 96, 128),
+        factor=4,
+        blocks=(128, 192),
         condition_tokens=16,
         max_positions=2048,
     )
