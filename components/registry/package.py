@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
 from components.registry.gate import Evaluated
+from components.run.failures import FailureClass, StageError
 from components.tracking.logged_model import find
 from components.tracking.weights import DIGEST_TAG
 
@@ -27,8 +28,11 @@ EVIDENCE_FILES = (MANIFEST_FILE, METRICS_FILE, SAMPLES_FILE)
 TAGGED_MANIFEST_CHARACTERS = 16
 
 
-class RegistryError(RuntimeError):
-    """A model or version that is asked for is not there; the message names it and what to do."""
+class RegistryError(StageError):
+    """A model or version that is asked for is not there, or not for this; the message names it and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureClass.BAD_CONFIG, message)
 
 
 @dataclass(frozen=True)

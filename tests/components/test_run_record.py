@@ -18,7 +18,7 @@ from components.run.paths import Home
 from components.run.record import RunRecords, UnknownRun, write_result
 
 DEAD = replace(Owner.myself(), pid=2**22 + 1)
-REQUEST = workspace.Request("sha", None, "params", None)
+REQUEST = workspace.Request("sha", None, "params")
 
 
 @pytest.fixture

@@ -5,41 +5,48 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from components.run import workspace
 from components.run.paths import Home
-from components.run.record import RunRecord, RunRecords
+from components.run.record import RunRecord, RunRecords, write_result
 
 NOT_FOUND = 66
+REQUEST = workspace.Request("sha", None, "params")
 OWNER = """
 import signal, sys
 from dataclasses import replace
 from pathlib import Path
+from components.run import workspace
+from components.run.lease import Lease
 from components.run.paths import Home
-from components.run.record import RunRecords
-records = RunRecords(Home(Path(sys.argv[1])))
-run, _ = records.claim("inputs", {})
+files = Home(Path(sys.argv[1])).run("20261121-000001-abcd")
+record = workspace.RunRecord(workspace.VERSION, "20261121-000001-abcd", 2.0, workspace.Request("sha", None, "params"))
+record.write(files.record)
+lease = Lease(files.folder, lambda: None)
+lease.try_acquire()
 def end(number, frame):
-    records.write(replace(run, state="Cancelled", ended=run.started + 5))
+    replace(record, state="cancelled").write(files.record)
+    lease.release()
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
-print(run.run_id, flush=True)
+print("ready", flush=True)
 signal.pause()
 """
 
 
 @pytest.fixture
 def finished(repository: Path) -> RunRecord:
-    records = RunRecords(Home(repository))
-    run, _ = records.claim("inputs", {"preset": "smoke"})
-    run = replace(
-        run, state="Completed", ended=run.started + 61, mlflow_run_id="m" * 32, prefect_flow_run_id="p" * 36, experiment="an-experiment"
-    )
-    records.write(run)
-    return run
+    """A run that ended well after a minute."""
+    files = Home(repository).run("20261121-000000-abcd")
+    names = {"mlflow_run_id": "m" * 32, "prefect_flow_run_id": "p" * 36, "experiment": "an-experiment"}
+    workspace.RunRecord(workspace.VERSION, files.folder.name, 1.0, REQUEST, "finished", **names).write(files.record)
+    write_result(files, 62.0, {"status": "Completed"})
+    return RunRecords(Home(repository)).find(files.folder.name)
 
 
 def write_log(repository: Path, run: RunRecord, stage: str, text: str) -> Path:
@@ -88,46 +95,49 @@ def test_logs_of_all_stages_and_of_one(mmfs, repository: Path, finished: RunReco
 
 
 def test_follow_prints_what_is_written_until_the_run_ends(mmfs, repository: Path) -> None:
-    owner, run = start_owner(repository)
-    write_log(repository, run, "prepare", "first\n")
+    with running(repository) as (owner, run):
+        write_log(repository, run, "prepare", "first\n")
 
-    def go_on() -> None:
-        time.sleep(0.5)
-        write_log(repository, run, "prepare", "second\n")
-        write_log(repository, run, "pretrain", "third\n")
-        owner.terminate()
-        owner.wait()
+        def go_on() -> None:
+            time.sleep(0.5)
+            write_log(repository, run, "prepare", "second\n")
+            write_log(repository, run, "pretrain", "third\n")
+            owner.terminate()
 
-    writer = threading.Thread(target=go_on)
-    writer.start()
-    told = mmfs("logs", "latest", "-f").out
-    writer.join()
+        writer = threading.Thread(target=go_on)
+        writer.start()
+        told = mmfs("logs", "latest", "-f").out
+        writer.join()
     assert [line.split()[1] for line in told.splitlines()] == ["first", "second", "third"]
 
 
 def test_cancel_ends_the_process_and_says_how(mmfs, repository: Path) -> None:
-    owner, run = start_owner(repository)
-    threading.Thread(target=owner.wait).start()
-    told = json.loads(mmfs("cancel", run.run_id, "--json").out)
+    with running(repository) as (owner, run):
+        told = json.loads(mmfs("cancel", run.run_id, "--json").out)
+        assert owner.wait() == 0
     assert (told["run_id"], told["state"]) == (run.run_id, "Cancelled")
-    assert owner.wait() == 0
     again = mmfs("cancel", run.run_id)
     assert again.status == NOT_FOUND
     assert "is not running: Cancelled" in again.err
 
 
 def test_run_whose_process_was_killed_is_shown_as_killed(mmfs, repository: Path) -> None:
-    owner, run = start_owner(repository)
-    owner.kill()
-    owner.wait()
+    with running(repository) as (owner, run):
+        owner.kill()
+        owner.wait()
     assert [one["state"] for one in json.loads(mmfs("runs", "--json").out)] == ["Killed"]
     assert "is not running: Killed" in mmfs("cancel", run.run_id).err
 
 
-def start_owner(repository: Path) -> tuple[subprocess.Popen[str], RunRecord]:
-    """A process that runs a run, and ends it when told to."""
+@contextmanager
+def running(repository: Path) -> Iterator[tuple[subprocess.Popen[str], RunRecord]]:
+    """A process that runs a run and ends it when told to."""
     source = Path(__file__).parents[2]
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(repository)], cwd=source, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    with owner.stdout as told:
-        return owner, RunRecords(Home(repository)).find(told.readline().strip())
+    command = [sys.executable, "-c", OWNER, str(repository)]
+    with subprocess.Popen(command, cwd=source, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "ready\n"
+            yield owner, RunRecords(Home(repository)).find("latest")
+        finally:
+            owner.kill()
