@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -69,6 +70,12 @@ class Line:
         return cast(StageContext, context), tracking
 
 
+@pytest.fixture(autouse=True)
+def _warm(warm: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return Line(tmp_path_factory.mktemp("line of training"))
@@ -81,7 +88,7 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert [file.name for file in weights.files] == ["config.json", "model.safetensors", "tokenizer.json"]
     assert result.model_digest == weights.model_digest == tracking.models[0]["model_digest"]
     assert not damaged_files(line.settings.home.weights / weights.model_digest, weights)
-    rows = list(csv.DictReader((line.paths.pretrain / "losses.csv").open()))
+    rows = list(csv.DictReader((line.paths.pretrain / "losses.csv").read_text().splitlines()))
     assert (
         [int(row["step"]) for row in rows] == [point["step"] for point in tracking.points] == list(range(1, line.params.pretrain.steps + 1))
     )

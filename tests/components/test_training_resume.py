@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
-from training_world import STEPS, World, environment, train_params, wait_for_socket
+from training_world import STEPS, World, train_params
 
-from components.launch.warm import warm_ranks
 from components.run.failures import FailureClass
 from components.training.checkpoint import CheckpointFolder
+from components.training.job import read_job, write_job
 
 SEED = 20
 SHAPES = [
@@ -23,14 +23,6 @@ SHAPES = [
     pytest.param({"zero_stage": 3}, id="zero-3"),
     pytest.param({"ranks": 1, "accumulate": 2}, id="plain-accumulated"),
 ]
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """A zygote shared by the tests of this file; the first test compares it with freshly started ranks."""
-    log = tmp_path_factory.mktemp("warm") / "zygote.log"
-    with warm_ranks(environment(), Path.cwd(), log) as variables:
-        yield wait_for_socket(variables, log)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +133,6 @@ def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str,
 
 
 def test_a_job_of_another_version_is_refused(warm: Mapping[str, str], tmp_path: Path) -> None:
-    from components.training.job import read_job, write_job
-
     path = write_job(World(tmp_path, train_params(), warm).job())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
     with pytest.raises(Exception, match="no job of this version"):

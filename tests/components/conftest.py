@@ -1,0 +1,19 @@
+"""Fixtures that several tests of components share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from training_world import environment, wait_for_socket
+
+from components.launch.warm import warm_ranks
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """Variables that lead to a zygote, so that the heavy imports are paid for once in all tests that train."""
+    log = tmp_path_factory.mktemp("warm") / "zygote.log"
+    with warm_ranks(environment(), Path.cwd(), log) as variables:
+        yield wait_for_socket(variables, log)
