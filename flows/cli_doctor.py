@@ -25,9 +25,12 @@ def doctor(json_: Json = False) -> None:
     if json_:
         print_json([asdict(finding) for finding in findings])
     else:
-        print_table(("", "check", "finding", "fix"), [(_MARKS[one.state], one.name, one.detail, one.fix) for one in findings])
+        from rich.text import Text
+
+        rows = [(Text(one.state, _STYLES[one.state]), one.name, one.detail, one.fix) for one in findings]
+        print_table(("", "check", "finding", "fix"), rows)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
 
 
-_MARKS = {"ok": "[green]ok[/green]", "limited": "[yellow]limited[/yellow]", "missing": "[red]missing[/red]"}
+_STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}

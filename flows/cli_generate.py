@@ -62,7 +62,7 @@ def generate(
         print_json(answer.as_json() | {"files": [str(target) for target in targets]})
         return
     console = out()
-    console.print(answer.as_text(), markup=False)
+    console.print(answer.as_text())
     notes().print(f"{answer.model_uri}, run {answer.run_id}")
     for target in targets:
         console.print(f"wrote {target}")

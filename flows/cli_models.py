@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli_output import BAD_USAGE, CommandError, Json, application, out, print_json, print_table, repository_root, working
+from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -99,15 +99,10 @@ def _promotions(text: str) -> Iterator[Promotions]:
     os.environ["MMFS_ROOT"] = str(root)
     with working(text):
         from components.promote import open_promotions
-        from components.registry.ledger import LedgerError
-        from components.registry.package import RegistryError
         from components.settings import Settings, quiet
 
         quiet(os.environ)
-        try:
-            yield open_promotions(Settings())
-        except (RegistryError, LedgerError) as error:
-            raise CommandError(str(error), status=BAD_USAGE) from None
+        yield open_promotions(Settings())
 
 
 def _as_json(version: ModelVersion) -> dict[str, Any]:

@@ -21,6 +21,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 NOT_FOUND = 66  # EX_NOINPUT of sysexits.h: what was named does not exist
 BAD_USAGE = 64  # EX_USAGE
 UNAVAILABLE = 69  # EX_UNAVAILABLE
+# Errors that are no bugs, by name, because importing their modules to recognise them would load all of MLflow.
+REFUSALS = {
+    "components.run.record.UnknownRun": NOT_FOUND,
+    "components.registry.package.RegistryError": BAD_USAGE,
+    "components.registry.ledger.LedgerError": UNAVAILABLE,
+    "components.serving.items.PromptError": BAD_USAGE,
+    "components.services.ports.PortTaken": UNAVAILABLE,
+    "components.services.stack.ServiceError": UNAVAILABLE,
+    "mlflow.exceptions.MlflowException": NOT_FOUND,
+}
 
 
 class CommandError(Exception):
@@ -43,14 +53,14 @@ def out() -> Console:
     """Standard output, for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def notes() -> Console:
     """Standard error, for progress and remarks: standard output stays a result that can be piped."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -59,14 +69,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A plain table."""
+    """A plain table; a cell that is a rich Text keeps its style, any other is shown as it is."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     console = out()
     console.soft_wrap = False
     console.print(table)
@@ -124,12 +135,11 @@ def explained() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> tuple[str, str, int]:
+    for known in type(error).__mro__:
+        if (status := REFUSALS.get(f"{known.__module__}.{known.__qualname__}")) is not None:
+            return str(error.args[0] if error.args else error).strip(), "", status
     from components.run.failures import explain
-    from components.services.ports import PortTaken
-    from components.services.stack import ServiceError
 
-    if isinstance(error, PortTaken | ServiceError):
-        return str(error), "", UNAVAILABLE
     problem = explain(error)
     return problem.message, problem.fix, problem.failure.exit_code
 

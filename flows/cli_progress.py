@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.cli_output import notes
@@ -69,13 +70,13 @@ class Lines:
         self._states: dict[str, str] = {}
 
     def __call__(self, news: StageProgress) -> None:
-        """Print one piece of news unless the stage's state is known."""
-        if self._states.get(news.stage) != news.state:
+        """Print one piece of news unless the stage's state is known or says nothing yet."""
+        if news.state != "Pending" and self._states.get(news.stage) != news.state:
             self._states[news.stage] = news.state
-            self._console.print(f"{news.stage}: {_MARKS[news.state]} {news.message}".rstrip())
+            self._console.print(f"{news.stage}: {_MARKS[news.state]} {escape(news.message)}".rstrip(), markup=True)
 
 
 def _note(news: StageProgress) -> str:
     parts = [f"{news.done:.0f}/{news.total:.0f} {news.unit}"] if news.total else []
     parts += [f"{name} {value:.4g}" for name, value in list(news.metrics.items())[:SHOWN_METRICS]]
-    return news.message or ", ".join(parts)
+    return escape(news.message or ", ".join(parts))

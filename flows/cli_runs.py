@@ -54,7 +54,7 @@ def logs(
     Example: `mmfs logs latest -f`
     """
     records = _records()
-    run = _find(records, name)
+    run = records.find(name)
     folder = records.home.run(run.run_id).log("any").parent
     wanted = records.home.run(run.run_id).log(stage).name if stage else None
     if wanted and not follow and not (folder / wanted).exists():
@@ -72,7 +72,7 @@ def cancel(name: Name = "latest", json_: Json = False) -> None:
     Example: `mmfs cancel latest`
     """
     records = _records()
-    run = _find(records, name)
+    run = records.find(name)
     if not run.is_alive():
         raise CommandError(f"run {run.run_id} is not running: {run.shown_state}", "`mmfs runs` lists the runs and their states", NOT_FOUND)
     with working(f"Stopping {run.run_id}"):
@@ -86,11 +86,11 @@ def cancel(name: Name = "latest", json_: Json = False) -> None:
 
 
 def read_lines(folder: Path, ended: Callable[[], bool], interval_s: float = 0.2) -> Iterator[tuple[Path, str]]:
-    """Complete lines of all *.log files of a folder, files in the order of their creation, until `ended()` and nothing is left."""
+    """Complete lines of all *.log files of a folder, the file that was written last comes last, until `ended()` and nothing is left."""
     offsets: dict[Path, int] = {}
     while True:
         last_round = ended()
-        for path in sorted(folder.glob("*.log"), key=lambda one: offsets.get(one, sys.maxsize)):
+        for path in sorted(folder.glob("*.log"), key=lambda one: one.stat().st_mtime_ns):
             with path.open("rb") as file:
                 file.seek(offsets.setdefault(path, 0))
                 data = file.read()
@@ -132,15 +132,6 @@ def _records() -> RunRecords:
     from components.run.record import RunRecords
 
     return RunRecords(Home(repository_root()))
-
-
-def _find(records: RunRecords, name: str) -> RunRecord:
-    from components.run.record import UnknownRun
-
-    try:
-        return records.find(name)
-    except UnknownRun as error:
-        raise CommandError(str(error.args[0]), status=NOT_FOUND) from None
 
 
 def _as_json(run: RunRecord) -> dict[str, Any]:
