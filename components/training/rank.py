@@ -52,6 +52,7 @@ def prepare_device(job: Job) -> None:
     # DeepSpeed's autotuner would import it, which takes five seconds; tracking is the supervisor's.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
     os.environ["DS_ACCELERATOR"] = job.device
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # DeepSpeed asks torch.load to unpickle anything
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // job.train.ranks))
     if job.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"

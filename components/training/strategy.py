@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, cast
 
 import deepspeed
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DeepSpeedStrategy
@@ -14,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
+_CHECKPOINT_CLASSES = [ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler]
 _BUCKET = 50_000_000  # elements
 
 
@@ -37,6 +42,11 @@ class ZeroStrategy(DeepSpeedStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         """Lightning divides the loss by the accumulation steps and, without being told not to, DeepSpeed does so again."""
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a DeepSpeed checkpoint; of all classes only the few that DeepSpeed itself writes are unpickled."""
+        with torch.serialization.safe_globals(_CHECKPOINT_CLASSES):
+            return super().load_checkpoint(checkpoint_path, weights_only)
 
     def gradient_norm(self) -> float:
         """Global norm of the last step's gradients before clipping; not finite when DeepSpeed left the step out."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from training_world import STEPS, World, train_params
 
 from components.run.failures import FailureClass
@@ -137,3 +139,30 @@ def test_a_job_of_another_version_is_refused(warm: Mapping[str, str], tmp_path: 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
     with pytest.raises(Exception, match="no job of this version"):
         read_job(tmp_path)
+
+
+class Payload:
+    """Unpickling this writes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize(("ranks", "file"), [(1, "engine"), (2, "engine/checkpoint/zero_pp_rank_0_mp_rank_00_optim_states.pt")])
+def test_a_checkpoint_cannot_bring_code(ranks: int, file: str, warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path / "work", train_params(ranks=ranks, zero_stage=1), warm)
+    assert world.attempt(KILL_AT="4:0:9") is not None
+    folder = CheckpointFolder(world.work / "checkpoints")
+    newest, _ = folder.latest()
+    assert newest is not None
+    staging = folder.begin(newest.step + 1)
+    shutil.copytree(newest.path, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns("COMMIT", "manifest.json"))
+    torch.save({"state_dict": Payload(tmp_path / "owned")}, staging / file)
+    folder.commit(newest.step + 1, newest.info)
+    assert world.attempt() is not None
+    assert not (tmp_path / "owned").exists()
+    assert world.failure is not None
+    assert "Weights only load failed" in world.failure.message
