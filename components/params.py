@@ -34,13 +34,17 @@ class Frozen(BaseModel):
 class DataParams(Frozen):
     """What the corpus is and how it becomes packed rows."""
 
-    source: Literal["digits", "folder"] = Field("digits", description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl")
+    source: Literal["digits", "folder"] = Field(
+        "digits", description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl"
+    )
     path: str | None = Field(None, description="the user's folder, only with source `folder`; set by `mmfs run --data PATH`")
     documents: dict[Kind, int] = Field(description="training documents composed per kind (built-in corpus)")
     evaluation_documents: dict[Kind, int] = Field(description="held-out documents composed per kind (built-in corpus)")
     held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
     image_px: int = Field(32, ge=16, description="side of a composed picture, pixels")
-    vocabulary_size: int = Field(512, ge=300, description="entries of the byte-level BPE tokenizer fitted on the training texts, before the added tokens")
+    vocabulary_size: int = Field(
+        512, ge=300, description="entries of the byte-level BPE tokenizer fitted on the training texts, before the added tokens"
+    )
     shard_documents: int = Field(512, ge=1, description="documents per shard")
     window_documents: int = Field(1024, ge=1, description="documents that are packed together, per source")
     max_quarantine_rate: float = Field(0.01, ge=0, le=1, description="share of unusable documents above which `prepare` fails")
@@ -59,7 +63,9 @@ class ModelParams(Frozen):
     preset: Literal["smoke", "tiny", "small"] = Field("tiny", description="sizes of every part, by name; they stand in model/presets.py")
     cross_attention: Literal["deformable", "off"] = Field("deformable", description="MMFS, or none (Table 6)")
     visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
-    attention: Literal["document", "release"] = Field("document", description="self-attention inside a document, or over the whole packed row as released")
+    attention: Literal["document", "release"] = Field(
+        "document", description="self-attention inside a document, or over the whole packed row as released"
+    )
     text_loss_weight: float = Field(1.0, ge=0, description="weight of the text loss in Eq. 3")
     image_loss_weight: float = Field(10.0, ge=0, description="lambda of Eq. 3; 10 in Table 11")
     condition_drop: float = Field(0.1, ge=0, le=1, description="share of images whose condition is replaced by the unconditional embedding")
@@ -101,7 +107,9 @@ class TrainParams(Frozen):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.rows_per_step % (self.ranks * self.accumulate):
-            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be a multiple of ranks x accumulate ({self.ranks} x {self.accumulate})")
+            raise ValueError(
+                f"rows_per_step ({self.rows_per_step}) must be a multiple of ranks x accumulate ({self.ranks} x {self.accumulate})"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         if not any(weight > 0 for weight in self.mixture.values()):

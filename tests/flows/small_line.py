@@ -148,7 +148,9 @@ class SmallLine:
     def reproduce(self, *arguments: str) -> dict[str, Any]:
         """`mmfs reproduce` without its printing: a model, then perhaps a git revision."""
         command = [sys.executable, "-c", REPRODUCER, *arguments]
-        return self.wait(subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return self.wait(
+            subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
 
     def commit(self, message: str) -> None:
         """Commit every change of the source."""

@@ -15,7 +15,9 @@ STAGES = ["prepare", "pretrain", "finetune@vqa", "evaluate@vqa"]
 
 
 @pytest.fixture(scope="module")
-def line(checkout: Callable[..., Path], prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> SmallLine:
+def line(
+    checkout: Callable[..., Path], prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> SmallLine:
     made = SmallLine(checkout(tmp_path_factory.mktemp("line") / "repository", FILES), {**child_environment, "PREFECT_API_URL": prefect_api})
     made.publish(0)
     assert made.run()["status"] == "Completed"
@@ -37,7 +39,8 @@ def test_one_changed_line_is_different_and_names_the_stage_and_what_came_out(lin
     result = line.reproduce("models:/mmfs-vqa/1", "HEAD")
     assert result["identical"] is False
     assert result["stages_run"] == STAGES
-    assert [(row["stage"], row["what"]) for row in result["differences"]][0] == ("finetune@vqa", "weights")
+    first = result["differences"][0]
+    assert (first["stage"], first["what"]) == ("finetune@vqa", "weights")
     assert ("evaluate@vqa", "metric question_accuracy") in [(row["stage"], row["what"]) for row in result["differences"]]
     assert {row["stage"] for row in result["differences"]} == {"finetune@vqa", "evaluate@vqa"}
 

@@ -1,4 +1,4 @@
-"""Killed, taken up again, rebuilt: the weights are the same to the last bit; changed by one line, they are different and the stage is named."""
+"""Killed, taken up again, rebuilt: the weights are equal to the last bit; changed by one line, they differ and the stage is named."""
 
 from __future__ import annotations
 
