@@ -180,7 +180,7 @@ def test_a_story_follows_from_its_first_sentence(train: Composed) -> None:
     for document, _ in of("story", train):
         frames = document.fields["frames"]
         assert len(frames) == 5
-        assert document.prompt_items == 1
+        assert document.prompt_items == 2
         hero = [frame["digits"][0] for frame in frames]
         assert len({digit["scan"] for digit in hero}) == 1
         start = corners.index(hero[0]["place"])

@@ -53,16 +53,16 @@ def tell(stock: Stock, rng: np.random.Generator, frames: int) -> Tale:
 
 
 def story(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) -> None:
-    """Five frames, each a sentence and its picture; the first sentence is given."""
+    """Five frames, each a sentence and its picture; the first sentence and picture are given, as PororoSV and FlintstonesSV are scored."""
     tale = tell(stock, rng, FRAMES)
     ground = stock.press.ground(rng)
     frames = []
     for number, figures in enumerate(tale.frames):
         text = sentence(figures) if number else tale.announcement
         draft.text(text, loss=number > 0)
+        draft.picture(stock.press.scene(figures, ground, rng), figures)
         if number == 0:
             draft.prompt_ends()
-        draft.picture(stock.press.scene(figures, ground, rng), figures)
         frames.append({"text": text, "digits": [figure.as_field() for figure in figures]})
     draft.fields |= {"frames": frames, "motion": tale.motion, "event": tale.event}
 
