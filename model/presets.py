@@ -112,7 +112,7 @@ def _scratch(
         scheduler={
             "num_train_timesteps": 1000,
             "beta_schedule": "squaredcos_cap_v2",
-            "prediction_type": "v_prediction",
+            "prediction_type": "sample",
             "clip_sample": False,
             "timestep_spacing": "trailing",
         },
