@@ -102,7 +102,8 @@ class ResamplerConfig(Section):
 class SamplerConfig(Section):
     """One MMFS module, apart from the widths of its host.
 
-    Points start anywhere within `offset_init` base cells of the reference (`spread`, as released), or each head's in its own tile (`tiles`).
+    Points start within `offset_init` base cells of the reference: anywhere (`spread`, as released), or each
+    head's in its own tile (`tiles`).
     """
 
     heads: int
@@ -233,7 +234,9 @@ def config_from_dict(values: dict[str, Any], source: str = "config") -> ModelCon
     """Inverse of `to_dict`. Raises ConfigError naming each wrong key."""
     version = values.get("version")
     if not isinstance(version, int) or version > CONFIG_VERSION:
-        raise ConfigError(f"{source}: version {version!r} is not understood; this program reads up to {CONFIG_VERSION}, install a newer mmfs")
+        raise ConfigError(
+            f"{source}: version {version!r} is not understood (this program reads up to {CONFIG_VERSION}); install a newer mmfs"
+        )
     try:
         return _ADAPTER.validate_python({key: value for key, value in values.items() if key != "version"})
     except ValidationError as error:

@@ -22,7 +22,10 @@ Listener = Callable[[str, Piece], None]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Texts as token ids (without BOS) and pictures [3, px, px] in 0..1 at encoder size, in order. `id` keys every random choice."""
+    """Texts as token ids and pictures [3, px, px] in 0..1 at encoder size, in order; BOS is added where it is missing.
+
+    `id` keys every random choice.
+    """
 
     id: str
     items: tuple[tuple[int, ...] | Tensor, ...]
@@ -132,13 +135,15 @@ class _Generation:
         rows: list[list[int]] = []
         pictures: list[Tensor] = []
         for prompt in self.prompts:
-            ids = [self.tokens.bos]
+            ids: list[int] = []
             for item in prompt.items:
                 if isinstance(item, Tensor):
                     pictures.append(_checked(item, prompt.id, self.shape))
                     ids += [self.tokens.boi, *[self.tokens.image] * self.shape.num_visual_tokens]
                 else:
                     ids += item
+            if ids[:1] != [self.tokens.bos]:
+                ids.insert(0, self.tokens.bos)
             if len(ids) > self.shape.max_row_tokens:
                 raise ValueError(f"prompt {prompt.id!r} has {len(ids)} tokens; the model reads at most {self.shape.max_row_tokens}")
             rows.append(ids)

@@ -1,0 +1,43 @@
+"""One small model and batches for it, shared by the tests that only read them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from packed_rows import VOCABULARY, Document, MakeBatch, pack
+
+from model.batch import InterleavedBatch
+from model.build import build_model
+from model.config import ModelConfig
+from model.mm_interleaved import MMInterleaved
+from model.presets import preset
+
+
+@pytest.fixture(scope="session")
+def config() -> ModelConfig:
+    return preset("smoke", vocab_size=VOCABULARY)
+
+
+@pytest.fixture(scope="session")
+def network(config: ModelConfig) -> MMInterleaved:
+    return build_model(config, seed=0).eval()
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    folder = os.environ.get("MMFS_GOLDEN_DIR")
+    if not folder:
+        pytest.skip("MMFS_GOLDEN_DIR does not name the folder of the official reference tensors")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_batch(config: ModelConfig) -> MakeBatch:
+    """make_batch([[document, ...], ...], columns, seed): see packed_rows."""
+
+    def make(rows: list[list[Document]], columns: int = 40, seed: int = 0) -> InterleavedBatch:
+        return pack(config, rows, columns, seed)
+
+    return make

@@ -1,0 +1,68 @@
+"""Packed rows for model tests, written as lists of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.batch import InterleavedBatch
+from model.config import ModelConfig
+
+VOCABULARY = 40
+Document = list[int | str]
+MakeBatch = Callable[..., InterleavedBatch]
+
+
+def pack(config: ModelConfig, rows: list[list[Document]], columns: int, seed: int) -> InterleavedBatch:
+    """Rows of documents; a document is token ids and "image"."""
+    tokens, visual = config.tokens, config.visual_resampler.queries
+    ids = torch.full((len(rows), columns), tokens.pad)
+    documents = torch.zeros_like(ids)
+    trained = torch.zeros_like(ids, dtype=torch.bool)
+    places: list[tuple[int, int]] = []
+    for row, packed in enumerate(rows):
+        column = 0
+        for number, document in enumerate(packed, 1):
+            start = column
+            ids[row, column] = tokens.bos
+            column += 1
+            for item in document:
+                if item == "image":
+                    places.append((row, column))
+                    ids[row, column] = tokens.boi
+                    trained[row, column] = True
+                    ids[row, column + 1 : column + 1 + visual] = tokens.image
+                    column += 1 + visual
+                else:
+                    ids[row, column] = int(item)
+                    trained[row, column] = True
+                    column += 1
+            ids[row, column] = tokens.eos
+            trained[row, column] = True
+            column += 1
+            documents[row, start:column] = number
+    count = len(places)
+    where = torch.tensor(places, dtype=torch.int64).reshape(count, 2)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, config.vision.image_px, config.vision.image_px, generator=generator)
+    return InterleavedBatch(
+        text_ids=ids,
+        attention_mask=documents > 0,
+        document_ids=documents,
+        targets_mask=trained,
+        images=images,
+        target_images=images,
+        image_row=where[:, 0],
+        image_column=where[:, 1],
+        image_loss_mask=torch.ones(count, dtype=torch.bool),
+        drop_condition=torch.zeros(count, dtype=torch.bool),
+        timesteps_u=torch.rand(count, generator=generator),
+        noise=torch.randn(count, *config.shape.latent_shape, generator=generator),
+    )
+
+
+def largest(tensor: Tensor) -> float:
+    """Largest absolute value."""
+    return tensor.abs().max().item()

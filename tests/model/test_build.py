@@ -1,0 +1,70 @@
+"""Weights to files and back, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from packed_rows import MakeBatch
+from safetensors.torch import load_file
+
+from model.build import CONFIG_FILE, WEIGHTS_FILE, WeightsError, build_model, load_model, load_weights, save_model
+from model.config import ConfigError, ModelConfig
+from model.mm_interleaved import MMInterleaved
+from model.presets import preset
+
+
+def test_a_saved_model_is_the_same_model(network: MMInterleaved, make_batch: MakeBatch, tmp_path: Path) -> None:
+    save_model(network, tmp_path / "weights")
+    loaded = load_model(tmp_path / "weights")
+    assert loaded.config == network.config
+    assert not loaded.training
+    batch = make_batch([[[5, "image", 6]]])
+    with torch.no_grad():
+        assert torch.equal(loaded(batch).loss, network(batch).loss)
+
+
+def test_saving_twice_writes_the_same_bytes(network: MMInterleaved, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_model(network, tmp_path / name)
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_weights_of_another_shape_are_named(network: MMInterleaved, config: ModelConfig) -> None:
+    tensors = network.state_dict()
+    tensors["soi_token"] = torch.zeros(1, 3)
+    with pytest.raises(WeightsError, match=r"soi_token is \(1, 3\)"):
+        load_weights(build_model(config, seed=0), tensors)
+
+
+def test_missing_and_unknown_weights_are_named(network: MMInterleaved, config: ModelConfig) -> None:
+    tensors = network.state_dict()
+    tensors["moon"] = tensors.pop("soi_token")
+    with pytest.raises(WeightsError, match="missing soi_token; unknown moon"):
+        load_weights(build_model(config, seed=0), tensors)
+
+
+def test_the_fixed_table_of_public_checkpoints_may_be_there(network: MMInterleaved, config: ModelConfig) -> None:
+    tensors = network.state_dict() | {"visual_tokenizer.encoder.vision_model.embeddings.position_ids": torch.arange(5)[None]}
+    load_weights(build_model(config, seed=1), tensors)
+
+
+def test_a_damaged_file_says_so(network: MMInterleaved, tmp_path: Path) -> None:
+    save_model(network, tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"not safetensors")
+    with pytest.raises(WeightsError, match="no valid safetensors"):
+        load_model(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        load_model(tmp_path)
+
+
+def test_every_official_tensor_has_its_place(golden_dir: Path) -> None:
+    model = build_model(preset("official_tiny", vocab_size=100), seed=0)
+    official = load_file(golden_dir / "model_state.safetensors")
+    load_weights(model, official)
+    ours = model.state_dict()
+    assert official.keys() - ours.keys() == {"visual_tokenizer.encoder.vision_model.embeddings.position_ids"}
+    assert not ours.keys() - official.keys()

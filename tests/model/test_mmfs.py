@@ -1,0 +1,122 @@
+"""MMFS against its formula written out, with images padded and masked as the release does."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kernels.testing import assert_close
+from model.config import SamplerConfig
+from model.mmfs import MMFS
+from model.sequence import pairs_from_mask
+
+CONFIG = SamplerConfig(heads=2, points=3, inner=8, levels=(4, 2), table_rows=6, offset_init=2.0, train_sink=True)
+WIDTH, VALUE = 12, 10
+
+
+def literal(module: MMFS, query: Tensor, features: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
+    """mm_interleaved.md 1.4, line by line: query copied per image, sink slots, masked logits."""
+    config = module.config
+    rows, queries, images = mask.shape
+    heads, points, levels = config.heads, config.points, len(config.levels)
+    distance = mask.long() * (mask.sum(-1, keepdim=True).long() + 1 - mask.long().cumsum(-1))
+    g = module.dynamic_offset_mask(query).unsqueeze(2) + module.query_relpos(distance)
+    offsets = module.sampling_offsets(g).view(rows, queries, images, heads, points, 2)
+    logits = module.attention_weights(g).view(rows, queries, images, heads, levels, points + 1)
+    logits = logits - 10000.0 * (1 - mask)[..., None, None, None]
+    logits[..., points] = -math.log(images * levels)
+    weights = logits.permute(0, 1, 3, 2, 4, 5).flatten(3).softmax(-1).view(rows, queries, heads, images, levels, points + 1)
+    values = module.value_proj(features).view(rows, images, -1, heads, config.inner // heads)
+    mixed = weights[..., points].sum((3, 4)).unsqueeze(-1) * module.ignore_token.view(heads, -1)
+    maps = values.split([side * side for side in config.levels], dim=2)
+    for level, side in enumerate(config.levels):
+        for image in range(images):
+            plane = maps[level][:, image].permute(0, 2, 3, 1).reshape(rows * heads, -1, side, side)
+            location = reference + offsets[:, :, image] / module.base_size
+            grid = 2 * location.permute(0, 2, 1, 3, 4).flatten(0, 1) - 1
+            sampled = F.grid_sample(plane, grid, align_corners=False).view(rows, heads, -1, queries, points)
+            mixed = mixed + torch.einsum("bhdqp,bqhp->bqhd", sampled, weights[:, :, :, image, level, :points])
+    return module.output_proj(mixed.flatten(2))
+
+
+def test_equals_the_formula_in_output_and_every_gradient() -> None:
+    torch.manual_seed(0)
+    module = MMFS(WIDTH, VALUE, CONFIG, base_size=4).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    query = torch.randn(2, 5, WIDTH, dtype=torch.float64, requires_grad=True)
+    features = torch.randn(2, 3, 20, VALUE, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 1, 1]], [[0, 0, 0]] * 2 + [[0, 0, 1]] * 3], dtype=torch.float64)
+    leaves = [query, features, *module.parameters()]
+
+    expected = literal(module, query, features, mask, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    centre = torch.full((1, 2), 0.5, dtype=torch.float64)
+    actual = module(query.flatten(0, 1), module.project(features.flatten(0, 1)), centre, pairs_from_mask(mask)).view_as(query)
+    assert_close(actual, expected, "module", "output")
+    seed = torch.randn_like(expected)
+    names = ["query", "features", *(name for name, _ in module.named_parameters())]
+    gradients = torch.autograd.grad(actual, leaves, seed), torch.autograd.grad(expected, leaves, seed)
+    for name, ours, theirs in zip(names, *gradients, strict=True):
+        assert_close(ours, theirs, "module", name)
+
+
+def test_a_query_that_sees_nothing_gets_the_sink() -> None:
+    torch.manual_seed(0)
+    module = MMFS(WIDTH, VALUE, CONFIG, base_size=4)
+    torch.nn.init.normal_(module.ignore_token)
+    value = module.project(torch.randn(1, 20, VALUE))
+    nobody = pairs_from_mask(torch.zeros(1, 3, 1))
+    output = module(torch.randn(3, WIDTH), value, torch.full((1, 2), 0.5), nobody)
+    assert_close(output, module.output_proj(module.ignore_token.view(1, -1)).expand(3, -1), "module")
+
+
+def test_very_large_logits_stay_finite() -> None:
+    torch.manual_seed(0)
+    module = MMFS(WIDTH, VALUE, CONFIG, base_size=4)
+    torch.nn.init.normal_(module.attention_weights.weight, std=1e4)
+    query = torch.randn(4, WIDTH, requires_grad=True)
+    output = module(query, module.project(torch.randn(2, 20, VALUE)), torch.full((1, 2), 0.5), pairs_from_mask(torch.ones(1, 4, 2)))
+    output.sum().backward()
+    assert query.grad is not None
+    assert torch.isfinite(output).all()
+    assert torch.isfinite(query.grad).all()
+
+
+@pytest.mark.parametrize("name", ["mmfs_llm", "mmfs_unet"])
+def test_equals_the_official_tensors(golden_dir: Path, name: str) -> None:
+    settings = json.loads((golden_dir / f"{name}.json").read_text())
+    tensors = load_file(golden_dir / f"{name}.safetensors")
+    config = SamplerConfig(
+        heads=settings["num_heads"],
+        points=settings["num_points"],
+        inner=settings["inner_dim"],
+        levels=tuple(settings["level_sizes"]),
+        table_rows=settings["distance_table_rows"],
+        offset_init=settings["offset_init_magnitude"],
+        train_sink=True,
+    )
+    module = MMFS(settings["query_dim"], settings["value_dim"], config, settings["base_size"])
+    module.load_state_dict({key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")})
+    query, value = tensors["input.query"].requires_grad_(), tensors["input.value"].requires_grad_()
+    mask = tensors["input.image_mask"]
+    mask = mask if mask.dim() == 3 else mask[:, None].expand(-1, query.shape[1], -1)
+    reference = tensors["input.reference_points"].view(-1, 2).repeat(len(query), 1)
+    output = module(query.flatten(0, 1), module.project(value.flatten(0, 1)), reference, pairs_from_mask(mask)).view_as(query)
+    assert_close(output, tensors["output"], "module", "output")
+    output.backward(tensors["grad.output"])
+    assert query.grad is not None
+    assert value.grad is not None
+    assert_close(query.grad, tensors["grad.query"], "module", "query")
+    assert_close(value.grad, tensors["grad.value"], "module", "value")
+    for parameter_name, parameter in module.named_parameters():
+        stored = tensors.get(f"grad.param.{parameter_name}")
+        if stored is not None:
+            assert parameter.grad is not None
+            assert_close(parameter.grad, stored, "module", parameter_name)

@@ -1,0 +1,97 @@
+"""Index arithmetic against brute force over random packings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packed_rows import VOCABULARY, MakeBatch, pack
+
+from model.config import ModelConfig
+from model.presets import preset
+from model.sequence import pairs_from_mask, plan
+
+ITEMS = st.lists(st.one_of(st.integers(3, VOCABULARY - 1), st.just("image")), max_size=6)
+ROWS = st.lists(st.lists(ITEMS, max_size=3), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, nearest=st.booleans())
+def test_layout_equals_brute_force(rows: list[list[list[int | str]]], nearest: bool) -> None:
+    config = preset("smoke", vocab_size=VOCABULARY, visible_images="nearest" if nearest else "all")
+    batch = pack(config, rows, columns=120, seed=0)
+    if not len(batch.images):
+        batch = batch.with_blank_image(config.shape)
+        assert len(plan(batch, config).pairs.query) == 0
+        return
+    layout = plan(batch, config)
+    columns = batch.text_ids.shape[1]
+    expected = []
+    for row in range(len(rows)):
+        for column in range(columns):
+            document = batch.document_ids[row, column].item()
+            seen = [
+                image
+                for image, (its_row, its_column) in enumerate(zip(batch.image_row.tolist(), batch.image_column.tolist(), strict=True))
+                if document and its_row == row and its_column < column and batch.document_ids[row, its_column].item() == document
+            ]
+            chosen = seen[-1:] if nearest else seen
+            expected += [(row * columns + column, image, len(chosen) - place) for place, image in enumerate(chosen)]
+    pairs = layout.pairs
+    assert list(zip(pairs.query.tolist(), pairs.image.tolist(), pairs.distance.tolist(), strict=True)) == expected
+
+
+def test_context_runs_from_boi_back_to_the_start(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, 6, "image", 7, "image"], [8, "image"]]])
+    layout = plan(batch, config)
+    shown = [batch.text_ids.flatten()[row[mask]].tolist() for row, mask in zip(layout.context, layout.context_mask, strict=True)]
+    boi, image, bos = config.tokens.boi, config.tokens.image, config.tokens.bos
+    placeholders = [image] * config.visual_resampler.queries
+    assert shown == [[boi, 6, 5, bos], [boi, 7, *placeholders, boi, 6, 5, bos], [boi, 8, bos]]
+    assert layout.looking.tolist() == [1]
+    assert layout.looked_at.tolist() == [0]
+
+
+def test_predictions_are_made_one_token_earlier(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, 6]], [[7]]], columns=6).with_blank_image(config.shape)
+    layout = plan(batch, config)
+    assert layout.target.tolist() == [5, 6, config.tokens.eos, 7, config.tokens.eos]
+    assert layout.predict.tolist() == [0, 1, 2, 6, 7]
+
+
+def test_an_image_without_context_is_not_decoded(config: ModelConfig, make_batch: MakeBatch) -> None:
+    layout = plan(make_batch([[["image", 5], [6, "image"]]]), config)
+    assert layout.decoded.tolist() == [1]
+    assert layout.decode_weight.tolist() == [1.0]
+
+
+def test_a_batch_without_trained_images_decodes_one_at_no_weight(config: ModelConfig, make_batch: MakeBatch) -> None:
+    layout = plan(make_batch([[["image", 5]]]), config)
+    assert layout.decoded.tolist() == [0]
+    assert layout.decode_weight.tolist() == [0.0]
+
+
+def test_documents_do_not_attend_to_each_other_unless_released(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, 6], [7]]], columns=9).with_blank_image(config.shape)
+    allowed = plan(batch, config).attention[0, 0]
+    assert not allowed[4:7, :4].any()
+    assert allowed[6, 4:7].all()
+    assert plan(batch, replace(config, attention="release")).attention[0, 0].equal(torch.ones(9, 9, dtype=torch.bool).tril())
+
+
+def test_placeholders_that_disagree_with_images_are_refused(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, "image"]]])
+    ids = batch.text_ids.clone()
+    ids[ids == config.tokens.image] = 7
+    with pytest.raises(ValueError, match="0 image placeholders"):
+        plan(replace(batch, text_ids=ids), config)
+
+
+def test_pairs_of_a_mask_count_distance_from_the_newest() -> None:
+    pairs = pairs_from_mask(torch.tensor([[[1, 1, 0], [0, 1, 1]]]))
+    assert pairs.query.tolist() == [0, 0, 1, 1]
+    assert pairs.image.tolist() == [0, 1, 1, 2]
+    assert pairs.distance.tolist() == [2, 1, 2, 1]
