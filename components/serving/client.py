@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.evaluation.html import png_uri
-from components.evaluation.illustration import Cell, Illustration, Row, cell, environment, sheet
+from components.evaluation.html import environment, png_uri
+from components.evaluation.illustration import Cell, Illustration, Row, cell, sheet
 from components.serving.items import Item, Options, Prompt, dump, load
 from components.settings import Settings
 
