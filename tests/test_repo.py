@@ -86,8 +86,10 @@ def test_prefect_entry_points_are_module_paths_that_exist(path: Path) -> None:
         module, _, function = entrypoint.rpartition(".")
         specification = importlib.util.find_spec(module)
         assert specification and specification.origin, entrypoint
-        tree = ast.parse(Path(specification.origin).read_text(encoding="utf-8"))
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}, entrypoint
+        body = ast.parse(Path(specification.origin).read_text(encoding="utf-8")).body
+        defined = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        assigned = {ast.unparse(target) for node in body if isinstance(node, ast.Assign) for target in node.targets}
+        assert function in defined | assigned, entrypoint
 
 
 def test_the_lock_pins_every_dependency_and_names_no_index() -> None:
