@@ -22,7 +22,8 @@ def archive(name: str, root: Path, stages: list[str]) -> str:
     try:
         with Repo(str(root)) as repo:
             repo.push(targets=stages, run_cache=True)
-            return str(repo.experiments.save(targets=stages, name=name, force=True))
+            # Every stage was committed when it was reproduced; naming one only keeps DVC from committing all of them again.
+            return str(repo.experiments.save(targets=stages[:1], name=name, force=True))
     except DvcException as error:
         fix = "look at `dvc remote list`, then run the same command again"
         raise StageError(FailureClass.INFRASTRUCTURE, f"DVC could not keep the run: {error}", fix) from error

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from components.run.events import Event, tail_events
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.paths import Paths, RunFiles
 from components.run.pipeline import read_pipeline
+from components.run.restore import LOCK_VARIABLE
 from components.settings import Settings
 from components.tracking.sender import Sender
 from components.tracking.stage_run import spool_folder
@@ -77,18 +77,26 @@ class StageRunner:
         return self._run(name, module, arguments, on_event, {})
 
     def restore(self, names: Sequence[str]) -> list[StageOutcome]:
-        """Put the outs of every stage in place that DVC knows, up to the first it does not; these are Cached, with their share of the time.
+        """Put the outs of all of these stages in place that DVC knows; those are Cached, with their share of the time.
 
-        One process does it for all, where `run` would start DVC for each.
+        One process does it for all, where `run` would start DVC for each. Left out, for `run` to decide, are stages that must run, whose
+        model's bytes are gone, and all that follow from such.
         """
         log = self.files.log(_RESTORE)
         offset = log.stat().st_size if log.exists() else 0
-        # DVC runs commands with $SHELL: one that always fails makes it restore what it can and stop at the first stage
-        # that would have to run.
-        ended = self._run(_RESTORE, "components.run.repro", names, lambda event: None, {"SHELL": "/bin/false"})
+        locks = sorted(self.files.folder.parent.glob("*/dvc.lock"))
+        ended = self._run(_RESTORE, "components.run.restore", names, lambda event: None, {LOCK_VARIABLE: str(locks[-1]) if locks else ""})
         known = _RESTORED.findall(log.read_bytes()[offset:].decode(errors="replace"))
-        whole = list(takewhile(self._weights_stored, known))
-        return [StageOutcome(name, "Cached", ended.seconds / len(known)) for name in whole]
+        pipeline = read_pipeline(Paths(self.checkout).dvc_yaml)
+        restored: list[str] = []
+        unsure: list[str] = []
+        for name in names:
+            follows = any(dep == out or dep.startswith(f"{out}/") for dep in pipeline[name].deps for out in unsure)
+            if name in known and not follows and self._weights_stored(name):
+                restored.append(name)
+            else:
+                unsure += pipeline[name].outs
+        return [StageOutcome(name, "Cached", ended.seconds / len(restored)) for name in restored]
 
     def _weights_stored(self, name: str) -> bool:
         """Whether MLflow holds the models that the stage's outs speak of."""

@@ -1,0 +1,51 @@
+"""The child that puts in place what DVC knows of a run: `python -m components.run.restore STAGE...`, in a fresh checkout.
+
+It starts from the lock of an earlier run, named by $MMFS_LOCK: outs of equal inputs are checked out at once, where DVC's run-cache would
+rewrite the lock stage by stage. Entries for other inputs do no harm: DVC sees that they differ.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from components.run.pipeline import read_pipeline
+from components.run.process import die_with_parent
+from components.settings import quiet
+
+LOCK_VARIABLE = "MMFS_LOCK"
+
+
+def seed(lock: Path, target: Path, stages: Iterable[str]) -> bool:
+    """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from."""
+    if target.exists() or not lock.is_file():
+        return False
+    known = yaml.load(lock.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    chosen = {name: known["stages"][name] for name in stages if name in known["stages"]}
+    target.write_text(yaml.safe_dump({"schema": known["schema"], "stages": chosen}, sort_keys=False), encoding="utf-8")
+    return True
+
+
+def main(stages: list[str]) -> int:
+    """DVC's exit status: not zero when one of the stages would have to run."""
+    quiet(os.environ)
+    die_with_parent(signal.SIGTERM)
+    # DVC runs commands with $SHELL: one that always fails makes it restore what it can and run nothing.
+    os.environ["SHELL"] = "/bin/false"
+    from dvc.cli import main as dvc
+
+    pipeline = read_pipeline(Path("dvc.yaml"))
+    needed = {dep for name in stages for dep in pipeline[name].deps}
+    last = [name for name in stages if not any(path == out or path.startswith(f"{out}/") for out in pipeline[name].outs for path in needed)]
+    if seed(Path(os.environ.get(LOCK_VARIABLE, "")), Path("dvc.lock"), stages):
+        dvc(["checkout", "--quiet"])
+    return int(dvc(["--wait-for-lock", "repro", "--keep-going", *last]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
