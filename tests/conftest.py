@@ -118,3 +118,45 @@ def git(folder: Path, *arguments: str) -> str:
     """Run git as a test user; its output."""
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A copy of the trained repository with the servers of `mmfs up` running; tests may start runs in it."""
+
+    root: Path
+    environment: dict[str, str]
+    urls: dict[str, str]
+
+    @property
+    def api(self) -> str:
+        """Address of the Prefect API."""
+        return f"{self.urls['prefect']}/api"
+
+    def mmfs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Call the command in the repository."""
+        return run_mmfs(self.root, self.environment, *arguments)
+
+    def prefect(self, *arguments: str) -> str:
+        """Call Prefect's own command, as a user would; its output."""
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def local_stack(
+    trained_line: TrainedLine, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalStack]:
+    """`mmfs up` in a copy of the trained repository, on free ports; stopped at the end of the tests."""
+    root = tmp_path_factory.mktemp("stack") / "a repository"
+    shutil.copytree(trained_line.root, root, symlinks=True)
+    up = run_mmfs(root, child_environment, "up", "--json")
+    try:
+        assert up.returncode == 0, up.stderr
+        urls = {service["name"]: service["url"] for service in json.loads(up.stdout) if service["url"]}
+        yield LocalStack(root, child_environment, urls)
+    finally:
+        down = run_mmfs(root, child_environment, "down", "--json")
+        assert down.returncode == 0, down.stderr
