@@ -31,6 +31,7 @@ from components.run.stage import StageOutcome, StageRunner
 from components.run.workspace import State, Workspace, open_workspace
 from components.settings import Settings
 from components.tracking.mlflow_run import Status, close_run, connect, experiment_id, open_run, record_cached, resume_run, tag_run
+from components.tracking.sender import drain
 
 VERSION_STEP = "version"
 ARCHIVE_STEP = "archive"
@@ -62,6 +63,7 @@ class TrainingRun:
         workspace = open_workspace(settings, values, fresh)
         try:
             client = connect(settings)
+            drain(settings)  # what earlier processes could not send
             run_id = workspace.record.mlflow_run_id
             if run_id is None or not resume_run(client, run_id):
                 run_id = open_run(client, settings, workspace.run_id, {"mmfs.run_id": workspace.run_id})
