@@ -14,7 +14,7 @@ import typer
 from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
     from components.promote import Promotions
     from components.registry.ledger import Entry
@@ -41,13 +41,14 @@ def list_models(json_: Json = False) -> None:
     Example: `mmfs models list --json | jq -r '.[] | select(.aliases | index("champion")).uri'`
     """
     with _promotions("Asking the registry") as promotions:
-        found = sorted(promotions.client.search_model_versions("name LIKE 'mmfs-%'"), key=lambda one: (one.name, -int(one.version)))
+        found = _listed(promotions.client)
     if json_:
-        print_json([_as_json(one) for one in found])
+        print_json(found)
     elif not found:
         out().print("no model is registered yet; `mmfs run` trains some")
     else:
-        print_table(("model", "version", "aliases", "run", "digest"), [_row(one) for one in found])
+        columns = ("model", "version", "aliases", "run", "MLflow", "digest")
+        print_table(columns, [_row(one) for one in found])
 
 
 def verify(json_: Json = False) -> None:
@@ -105,21 +106,24 @@ def _promotions(text: str) -> Iterator[Promotions]:
         yield open_promotions(Settings())
 
 
-def _as_json(version: ModelVersion) -> dict[str, Any]:
-    return {
-        "model": version.name,
-        "version": int(version.version),
-        "uri": f"models:/{version.name}/{version.version}",
-        "aliases": list(version.aliases),
-        "digest": version.tags.get("mmfs.model_digest"),
-        "run": version.tags.get("mmfs.run_id"),
-        "mlflow_run_id": version.run_id,
-    }
+def _listed(client: MlflowClient) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": model.name,
+            "version": int(version.version),
+            "uri": f"models:/{model.name}/{version.version}",
+            "aliases": sorted(alias for alias, number in model.aliases.items() if int(number) == int(version.version)),
+            "digest": version.tags.get("mmfs.model_digest", ""),
+            "run": version.tags.get("mmfs.run_id", ""),
+            "mlflow_run_id": version.run_id or "",
+        }
+        for model in sorted(client.search_registered_models("name LIKE 'mmfs-%'"), key=lambda one: one.name)
+        for version in sorted(client.search_model_versions(f"name = '{model.name}'"), key=lambda one: -int(one.version))
+    ]
 
 
-def _row(version: ModelVersion) -> tuple[object, ...]:
-    digest = version.tags.get("mmfs.model_digest", "")
-    return (version.name, version.version, ", ".join(version.aliases), version.tags.get("mmfs.run_id"), digest[:12])
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    return (one["model"], one["version"], ", ".join(one["aliases"]), one["run"], one["mlflow_run_id"][:8], one["digest"][:12])
 
 
 def _registered(name: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="RUN", help="A run, a unique beginning of its name, or `latest`.", show_default=False)]
 CANCEL_TIMEOUT_S = 120.0
+SHOWN_CHARACTERS = 8  # of the ids that Prefect and MLflow give; --json has them whole
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,7 @@ def runs(limit: Annotated[int, typer.Option(min=1, help="Show the latest so many
     elif not found:
         out().print("no runs yet; `mmfs run` starts one")
     else:
-        columns = ("run", "state", "started (UTC)", "took", "Prefect flow run", "MLflow run", "DVC experiment")
+        columns = ("run", "state", "started (UTC)", "took", "Prefect", "MLflow", "DVC experiment")
         print_table(columns, [_row(run) for run in found])
 
 
@@ -141,4 +142,12 @@ def _as_json(run: RunRecord) -> dict[str, Any]:
 def _row(run: RunRecord) -> tuple[object, ...]:
     started = datetime.fromtimestamp(run.started, UTC)
     took = f"{run.ended - run.started:.0f} s" if run.ended else ""
-    return (run.run_id, run.shown_state, f"{started:%Y-%m-%d %H:%M:%S}", took, run.prefect_flow_run_id, run.mlflow_run_id, run.experiment)
+    return (
+        run.run_id,
+        run.shown_state,
+        f"{started:%Y-%m-%d %H:%M}",
+        took,
+        run.prefect_flow_run_id[:SHOWN_CHARACTERS],
+        run.mlflow_run_id[:SHOWN_CHARACTERS],
+        run.experiment,
+    )
