@@ -46,9 +46,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(
-    checkout: Callable[..., Path], child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def served(checkout: Callable[..., Path], child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = checkout(tmp_path_factory.mktemp("served") / "repository", FILES)
     deployments = (root / "prefect.yaml").read_text().replace('cron: "0 2 * * *"', 'cron: "* * * * *"')
     (root / "prefect.yaml").write_text(deployments.replace("overrides: []", 'overrides: ["tasks=[vqa]"]'))
