@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-INTERVAL_S = 0.25
+INTERVAL_S = 1.0  # a look walks the page tables of every process, which costs them time
 
 
 @dataclass(frozen=True)
