@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,4 +88,5 @@ def _show(found: list[ServiceStatus], as_json: bool) -> None:
     if as_json:
         print_json([asdict(service) for service in found])
     else:
-        print_table(("service", "state", "address", "log"), [(service.name, service.state, service.url, service.log) for service in found])
+        print_table(("service", "state", "address"), [(service.name, service.state, service.url) for service in found])
+        out().print(f"logs in {Path(found[0].log).parent}")

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -36,6 +37,14 @@ class Record:
             return abs(process.create_time() - self.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    def port(self) -> int:
+        """The port of its address; 0 where there is none."""
+        return urlsplit(self.url or "").port or 0
+
+    def listens(self) -> bool:
+        """Whether a process of this service serves its port; what answers there could be another program."""
+        return any(self.port() in _ports_of(process) for process in self.members())
 
     def members(self) -> list[psutil.Process]:
         """The living processes of this service: its own and all that descend from it, also those that left its session."""
@@ -93,6 +102,13 @@ def _mark_of(process: psutil.Process) -> str | None:
         return process.environ().get(MARK) if process.status() != psutil.STATUS_ZOMBIE else None
     except (psutil.Error, OSError):
         return None
+
+
+def _ports_of(process: psutil.Process) -> set[int]:
+    try:
+        return {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+    except (psutil.Error, OSError):
+        return set()
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.services import health, profile
-from components.services.ports import HOST, choose_port
+from components.services.ports import HOST, choose_port, is_free
 from components.services.process import Record, read_record, start, stop, write_record
 
 ServiceName = Literal["prefect", "mlflow", "worker"]
@@ -20,6 +20,7 @@ SERVICES: tuple[ServiceName, ...] = ("prefect", "mlflow", "worker")
 POOL = "mmfs-local"
 DEFAULT_PORTS: dict[ServiceName, int] = {"prefect": 4200, "mlflow": 5000}
 START_TIMEOUT_S = 180.0
+PORT_ATTEMPTS = 3
 LOG_TAIL_LINES = 15
 Watch = Callable[["ServiceStatus"], None]
 
@@ -58,11 +59,10 @@ class Stack:
         """
         ports = ports or {}
         with self._locked():
-            servers: list[ServiceName] = ["prefect", "mlflow"]
-            for name in servers:
+            for name in DEFAULT_PORTS:
                 self._ensure(name, ports.get(name))
-            for name in servers:
-                self._wait(name, watch)
+            for name in DEFAULT_PORTS:
+                self._wait(name, watch, ports.get(name))
             api = self.api_url()
             if api is None:
                 raise ServiceError(f"the Prefect server ended as soon as it was up; see {self._log('prefect')}")
@@ -106,7 +106,7 @@ class Stack:
         if record is not None:
             stop(record)
         port = choose_port(DEFAULT_PORTS[name], asked) if name in DEFAULT_PORTS else None
-        url = f"http://{HOST}:{port}" if port else None
+        url = f"http://{HOST}:{port}" if port else self.api_url()
         command = self._command(name, port)
         record = start(name, command, environment=self._environment(name), folder=self.root, log=self._log(name), url=url)
         write_record(record, self._path(name))
@@ -135,18 +135,22 @@ class Stack:
     def _answers(self, record: Record) -> bool:
         match record.name:
             case "prefect":
-                return health.answers(f"{record.url}/api/health")
+                return record.listens() and health.answers(f"{record.url}/api/health")
             case "mlflow":
-                return health.answers(f"{record.url}/health")
+                return record.listens() and health.answers(f"{record.url}/health")
             case _:
                 api = self.api_url()
-                return api is not None and health.worker_is_online(api, POOL, self._worker_name(), since=record.created)
+                return api == record.url and health.worker_is_online(f"{api}", POOL, self._worker_name(), since=record.created)
 
-    def _wait(self, name: ServiceName, watch: Watch) -> None:
+    def _wait(self, name: ServiceName, watch: Watch, asked: int | None = None) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
+        attempts = 1
         while (status := self._status(name)).state != "healthy":
             watch(status)
-            if status.state == "stopped":
+            if status.state == "stopped" and self._lost_its_port(name) and asked is None and attempts < PORT_ATTEMPTS:
+                attempts += 1
+                self._ensure(name, None)
+            elif status.state == "stopped":
                 raise ServiceError(f"{name} ended while starting; the end of {status.log}:\n{_tail(Path(status.log))}")
             if time.monotonic() > deadline:
                 raise ServiceError(
@@ -164,6 +168,11 @@ class Stack:
             return ServiceStatus(name, "healthy", record.url, record.pid, log)
         young = time.time() - record.created < START_TIMEOUT_S
         return ServiceStatus(name, "starting" if young else "unhealthy", record.url, record.pid, log)
+
+    def _lost_its_port(self, name: ServiceName) -> bool:
+        """Whether another program took the port between its choice and the server's start."""
+        record = read_record(self._path(name))
+        return record is not None and name in DEFAULT_PORTS and not is_free(record.port())
 
     def _worker_name(self) -> str:
         return f"{POOL}-worker"

@@ -99,3 +99,24 @@ def test_taken_port_gives_way_to_a_free_one_unless_asked_for() -> None:
         with pytest.raises(PortTaken, match=f"port {port} is taken"):
             choose_port(port, port)
     assert choose_port(port, None) == port
+
+
+SERVER = (
+    "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.BaseHTTPRequestHandler).serve_forever()"
+)
+
+
+def test_a_stranger_on_the_port_is_not_the_service(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", SERVER, str(port)]
+    record = start("web", command, environment=dict(os.environ), folder=tmp_path, log=tmp_path / "log", url=f"http://127.0.0.1:{port}")
+    try:
+        while not record.listens():
+            assert record.is_alive(), (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        assert not replace(record, mark="another").listens()
+    finally:
+        stop(record)
+    assert not record.listens()
