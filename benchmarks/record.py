@@ -84,7 +84,7 @@ def publish(benchmark: str, rows: Sequence[Row], asked: Options) -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}".strip(), row.goal, _word(row.holds), row.check)
-    Console().print(table)
+    Console(width=140).print(table)
     if asked.json:
         asked.json.write_text(json.dumps(document(benchmark, rows, asked.quick), indent=2) + "\n", encoding="utf-8")
 
