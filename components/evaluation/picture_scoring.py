@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import numpy as np
 from PIL import Image
@@ -164,7 +165,9 @@ def _told_cells(evidence: Evidence, told: Asked, verdicts: Verdicts) -> list[Cel
 
 
 def _given(one: Asked) -> str:
-    return " ".join(item.text for item in one.loaded.document.items[: one.request.items] if item.type == "text")
+    """The given text after the last given picture: what is said of the first picture the model puts."""
+    after = takewhile(lambda item: item.type == "text", reversed(one.loaded.document.items[: one.request.items]))
+    return " ".join(reversed([item.text for item in after if item.type == "text"]))
 
 
 def _first_picture(evidence: Evidence, one: Asked) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_true_stories_are_recognised_up_to_the_judges_ceiling(documents, judge, 
     assert scored.metrics["text_picture_agreement"].value >= 0.95
     rows = sample_rows(asked, scored)
     assert {key for row in rows for key in row["scores"]} == set(scored.metrics)
-    assert len(rows) == COUNTS["story"] * 11
+    assert len(rows) == COUNTS["story"] * 9
     assert [row.label for row in scored.illustrations[0].rows] == [
         "truth",
         "story model, true texts",
