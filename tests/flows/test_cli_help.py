@@ -26,6 +26,7 @@ SCRIPTED = {
     "doctor",
     "models list",
     "models verify",
+    "weights pull",
 }
 
 
