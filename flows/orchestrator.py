@@ -18,11 +18,10 @@ from pathlib import Path
 from components.run.failures import FailureClass, StageError
 from components.run.paths import Home
 from components.services.health import answers
-from components.services.ports import HOST, choose_port
+from components.services.ports import HOST, any_port
 from components.services.stack import Stack
 from components.settings import quiet
 
-PORT = 4300
 START_TIMEOUT_S = 180.0
 Wait = Callable[[], None]
 
@@ -62,7 +61,7 @@ def _private(root: Path, environment: MutableMapping[str, str]) -> Iterator[tupl
     log = home / "private-server.log"
     with (home / "private-server.lock").open("w") as lock, log.open("ab") as stream:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts at once would both migrate the database
-        port = choose_port(PORT, None)
+        port = any_port()  # nobody looks for it, and with a fixed one two runs that start together would meet
         address = f"http://{HOST}:{port}/api"
         server = subprocess.Popen(
             [
@@ -95,7 +94,7 @@ def _private(root: Path, environment: MutableMapping[str, str]) -> Iterator[tupl
 
 def _await_health(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not answers(f"{address}/health"):
+    while server.poll() is not None or not answers(f"{address}/health"):
         if server.poll() is not None or time.monotonic() > deadline:
             raise StageError(
                 FailureClass.INFRASTRUCTURE, f"Prefect's private server did not start; see {log}", "run the same command again"

@@ -28,10 +28,11 @@ def choose_port(default: int, asked: int | None) -> int:
         if not is_free(asked):
             raise PortTaken(f"port {asked} is taken; name another one, or leave the option out and a free port is chosen")
         return asked
-    return default if is_free(default) else _any_port()
+    return default if is_free(default) else any_port()
 
 
-def _any_port() -> int:
+def any_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
