@@ -131,14 +131,15 @@ class SmallLine:
         self.client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
 
     def publish(self, seed: int) -> str:
-        """What training the task vqa with this seed would publish; its digest."""
+        """What pretraining and training the task vqa with this seed would publish; the latter's digest."""
         experiment = self.client.get_experiment_by_name("mmfs")
         location = (self.root / "mlartifacts").as_uri()
         identity = experiment.experiment_id if experiment else self.client.create_experiment("mmfs", artifact_location=location)
-        digest = hashlib.sha256(f"finetune@vqa {seed}".encode()).hexdigest()
-        model = self.client.create_logged_model(identity, name="mmfs", tags={"mmfs.model_digest": digest})
-        self.client.finalize_logged_model(model.model_id, "READY")
-        return digest
+        digests = [hashlib.sha256(f"{stage} {seed}".encode()).hexdigest() for stage in ("pretrain", "finetune@vqa")]
+        for digest in digests:
+            model = self.client.create_logged_model(identity, name="mmfs", tags={"mmfs.model_digest": digest})
+            self.client.finalize_logged_model(model.model_id, "READY")
+        return digests[-1]
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """`mmfs run` without its printing."""
