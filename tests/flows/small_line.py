@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow.tracking import MlflowClient
 
@@ -138,6 +139,9 @@ class SmallLine:
         digests = [hashlib.sha256(f"{stage} {seed}".encode()).hexdigest() for stage in ("pretrain", "finetune@vqa")]
         for digest in digests:
             model = self.client.create_logged_model(identity, name="mmfs", tags={"mmfs.model_digest": digest})
+            folder = Path(unquote(urlsplit(model.artifact_location).path), "artifacts")
+            folder.mkdir(parents=True)
+            (folder / "model.safetensors").touch()
             self.client.finalize_logged_model(model.model_id, "READY")
         return digests[-1]
 
