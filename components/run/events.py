@@ -89,7 +89,8 @@ def tail_events(path: Path, ended: Callable[[], bool], interval_s: float = 0.2, 
             time.sleep(interval_s)
 
 
-def _read_from(path: Path, offset: int) -> tuple[list[Event], int]:
+def complete_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """The lines from a byte offset on that are written to their end, blank ones left out, and the offset after them."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -97,7 +98,12 @@ def _read_from(path: Path, offset: int) -> tuple[list[Event], int]:
     except FileNotFoundError:
         return [], offset
     complete = data[: data.rfind(b"\n") + 1]
-    return [_parse(line, path) for line in complete.splitlines() if line.strip()], offset + len(complete)
+    return [line for line in complete.splitlines() if line.strip()], offset + len(complete)
+
+
+def _read_from(path: Path, offset: int) -> tuple[list[Event], int]:
+    lines, after = complete_lines(path, offset)
+    return [_parse(line, path) for line in lines], after
 
 
 def _parse(line: bytes, path: Path) -> Event:

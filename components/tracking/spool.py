@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from components.run.events import complete_lines
 from components.run.filetree import link_tree
 
 
@@ -196,11 +197,5 @@ def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _read(path: Path, offset: int) -> tuple[list[Any], int]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
-    complete = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in complete.splitlines() if line.strip()], offset + len(complete)
+    lines, after = complete_lines(path, offset)
+    return [json.loads(line) for line in lines], after
