@@ -69,7 +69,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the entries add up to. `reign` is the line of champions, the present one last; `withdrawn` were rolled back."""
+    """What the entries add up to. `reign` is the line of champions, each once, the present one last; `withdrawn` were rolled back."""
 
     reign: tuple[int, ...] = ()
     challenger: int | None = None
@@ -100,7 +100,7 @@ def standing(entries: Iterable[Entry]) -> Standing:
     for entry in entries:
         match entry.kind:
             case "promoted":
-                reign.append(entry.version)
+                reign = [*(version for version in reign if version != entry.version), entry.version]
                 withdrawn.discard(entry.version)
                 challenger = None if challenger == entry.version else challenger
             case "rejected":

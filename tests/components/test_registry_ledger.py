@@ -127,6 +127,13 @@ def test_a_rejected_version_is_challenger_until_it_is_promoted(ledger: Ledger) -
     assert standing(ledger.entries(MODEL)).aliases == {"champion": 2, "previous": 1}
 
 
+def test_a_version_promoted_again_reigns_once(ledger: Ledger) -> None:
+    write(ledger, ("promoted", 1), ("promoted", 2), ("promoted", 1), ("promoted", 1))
+    assert standing(ledger.entries(MODEL)).reign == (2, 1)
+    write(ledger, ("rolled back", 1))
+    assert standing(ledger.entries(MODEL)) == Standing(reign=(2,), withdrawn=frozenset({1}))
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["promoted", "rejected", "rolled back"]), st.integers(1, 5)), max_size=12))
 def test_any_history_reads_back_and_its_champion_was_promoted(

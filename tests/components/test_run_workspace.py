@@ -101,7 +101,7 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
     vqa = by_stage["train@vqa"]
     assert vqa.info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(vqa.info.run_id, "loss")][:5] == [1, 2, 3, 4, 5]
-    assert vqa.data.params["pretrain.steps"] == "5"
+    assert vqa.data.params["pretrain.steps"] == str(resolve(settings.root)["pretrain"]["steps"])
     assert vqa.inputs.dataset_inputs[0].dataset.digest == lineage.data["outputs/index"]
     assert vqa.data.tags["mmfs.stage_key"] == lineage.stage_keys["train@vqa"]
     assert not list(settings.home.spools.iterdir())
@@ -125,10 +125,10 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
 
 
 def test_restore_stops_at_the_first_stage_that_must_run(finished: Settings) -> None:
-    other = open_line(finished, pretrain__steps=6)
+    other = open_line(finished, pretrain__steps=60)
     assert [outcome.name for outcome in runner(other).restore(STAGES)] == ["prepare"]
     assert [outcome.status for outcome in whole_run(other)] == ["Cached", "Completed", "Completed"]
-    assert json.loads((other.paths.outputs / "train" / "vqa" / "metrics.json").read_text()) == {"loss": 1 / 6}
+    assert json.loads((other.paths.outputs / "train" / "vqa" / "metrics.json").read_text()) == {"loss": 1 / 60}
     other.close("finished")
 
 
