@@ -40,7 +40,7 @@ def generate(
 
     Pictures stand where a text says `{image}`, in the order given; those that no text claims come first.
 
-    Example: `mmfs generate --text "{image} what digit is top left ? answer :" --image scene.png --model models:/mmfs-vqa@champion`
+    Example: `mmfs generate --text "{image} what digit is northwest?" --image scene.png --model models:/mmfs-vqa@champion`
 
     Example: `mmfs generate --text "a story :" --out story.html --out story.png`
     """

@@ -85,7 +85,7 @@ class VisionConfig(Section):
 
 @dataclass(frozen=True)
 class ResamplerConfig(Section):
-    """Q-Former blocks used as a perceiver."""
+    """Q-Former blocks used as a perceiver. Queries start alike (`random`, as released), or each at its own cell of the picture (`grid`)."""
 
     queries: int
     width: int
@@ -96,6 +96,7 @@ class ResamplerConfig(Section):
     intermediate: int = 3072
     qk_norm: bool = False
     dropout: float = 0.0
+    queries_start: Literal["random", "grid"] = "random"
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,9 @@ class ModelConfig(Section):
             raise ConfigError(f"vision.image_px ({self.vision.image_px}) must be an even multiple of patch_px ({self.vision.patch_px})")
         if self.vision.layers % self.vision.interactions:
             raise ConfigError(f"vision.layers ({self.vision.layers}) must be a multiple of interactions ({self.vision.interactions})")
+        start = self.visual_resampler.queries_start
+        if start == "grid" and self.visual_resampler.queries != self.vision.grid**2:
+            raise ConfigError(f"visual_resampler: queries_start grid needs a query per patch ({self.vision.grid**2})")
         if self.visual_resampler.encoder_width != self.vision.width:
             raise ConfigError("visual_resampler.encoder_width must be vision.width")
         if self.image_decoder.resampler.encoder_width != self.language.width:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from model.clip_encoder import VisionModel
-from model.config import ModelConfig, SamplerConfig
+from model.config import ModelConfig, ResamplerConfig, SamplerConfig
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.mmfs import MMFS
 from model.mmfs_net import MMFSBlock
-from model.resampler import PerceiverResampler
+from model.positions import sincos_2d
+from model.resampler import Layer, PerceiverResampler
 
 
 @torch.no_grad()
@@ -39,6 +41,8 @@ def initialise(model: MMInterleaved) -> None:
         elif isinstance(module, MMFSBlock):
             nn.init.normal_(module.conv.weight, std=config.image_decoder.conv_init)
             nn.init.zeros_(cast(Tensor, module.conv.bias))
+    if config.visual_resampler.queries_start == "grid":
+        _spread_over_grid(model.visual_tokenizer.perceiver_resampler, config.visual_resampler)
     nn.init.normal_(model.visual_tokenizer.proj.weight, std=config.visual_init_std)
     nn.init.zeros_(model.visual_tokenizer.proj.bias)
     _heads(model, config)
@@ -65,6 +69,15 @@ def _mmfs(module: MMFS) -> None:
     nn.init.xavier_uniform_(module.value_proj.weight)
     nn.init.xavier_uniform_(module.output_proj.weight)
     nn.init.trunc_normal_(module.query_relpos.weight, std=0.02)
+
+
+def _spread_over_grid(resampler: PerceiverResampler, config: ResamplerConfig) -> None:
+    """Each query starts as the position of its cell, and keys are asked as queries are: it reads mostly what lies there."""
+    resampler.queries.copy_(sincos_2d(math.isqrt(config.queries), config.width))
+    for layer in cast(Iterable[Layer], resampler.blip2qformer.encoder.layer):
+        if layer.crossattention is not None:
+            attention = layer.crossattention.attention
+            attention.query.weight.copy_(attention.key.weight)
 
 
 def _gather_in_tiles(offsets: nn.Parameter, config: SamplerConfig) -> None:

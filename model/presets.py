@@ -64,8 +64,9 @@ def _scratch(
         points=2,
         injector_gamma=0.5,
         radial_offsets=True,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        # Of the built-in corpus: on a dark ground, 0.5 would leave every map an almost constant vector.
+        mean=(0.16, 0.16, 0.16),
+        std=(0.2, 0.2, 0.2),
     )
     middle = vision.pyramid[1]
     language = LanguageConfig(
@@ -86,7 +87,7 @@ def _scratch(
         ),
         mmfs_base=middle,
         cross_frequency=2,
-        gate_init=0.5,
+        gate_init=1.5,
         rms_eps=1e-5,
         max_positions=max_positions,
     )
@@ -140,6 +141,7 @@ def _scratch(
             cross_frequency=1,
             intermediate=2 * vision_width,
             qk_norm=True,
+            queries_start="grid",
         ),
         language=language,
         image_decoder=decoder,
@@ -179,9 +181,9 @@ def _tiny(vocab_size: int) -> ModelConfig:
         vision_width=96,
         vision_layers=2,
         interactions=1,
-        stem=32,
+        stem=16,
         visual_tokens=4,
-        language_width=128,
+        language_width=96,
         language_layers=3,
         head_width=32,
         factor=4,
@@ -201,7 +203,7 @@ def _small(vocab_size: int) -> ModelConfig:
         vision_layers=4,
         interactions=4,
         stem=64,
-        visual_tokens=8,
+        visual_tokens=4,
         language_width=192,
         language_layers=6,
         head_width=32,

@@ -10,11 +10,12 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from components.data.documents import CorpusError
+from components.data.keyed import generator
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 FITTED_TEXTS = 20_000
-# A word, a single digit, a run of signs (each with the space before it) or white space.
-_PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+# A word with the sign after it, a single digit, a run of signs (each with the space before it) or white space.
+_PIECES = r" ?\p{L}+[?.,]?| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 class Tokenizer:
@@ -61,8 +62,10 @@ class Tokenizer:
 
 
 def fit(texts: Sequence[str], vocabulary_size: int) -> str:
-    """The JSON of a tokenizer fitted on texts, evenly thinned to FITTED_TEXTS; ends with fewer entries when no pair is left to merge."""
-    texts = texts[:: max(1, len(texts) // FITTED_TEXTS)]
+    """The JSON of a tokenizer fitted on texts, FITTED_TEXTS at most; ends with fewer entries when no pair is left to merge."""
+    if len(texts) > FITTED_TEXTS:  # drawn, for every n-th would be answers only where question and answer take turns
+        drawn = generator(0, "tokenizer").permutation(len(texts))[:FITTED_TEXTS]
+        texts = [texts[index] for index in sorted(drawn.tolist())]
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -39,7 +39,7 @@ class Judge:
         self._classifier = classifier
 
     def read(self, pictures: Sequence[np.ndarray], places: Sequence[str]) -> list[int | None]:
-        """The digit of each picture (uint8 [h, w, 3], dark ground) at its place (`top left`, ..., `center`), None where there is no ink."""
+        """The digit of each picture (uint8 [h, w, 3], dark) at its place (`northwest`, ..., `center`), None where there is no ink."""
         cuts = [cut_out(picture, place) for picture, place in zip(pictures, places, strict=True)]
         found = [features for features in cuts if features is not None]
         answers = iter(self._classifier.predict(np.stack(found)).tolist() if found else [])
@@ -104,7 +104,7 @@ def _chosen(windows: Sequence[tuple[slice, slice]], shape: tuple[int, ...], plac
     """Which parts (0 is the ground, never) have their middle in the place. A figure's middle is always in its own corner."""
     chosen = np.zeros(len(windows) + 1, bool)
     for number, (rows, columns) in enumerate(windows, start=1):
-        vertical = "top" if rows.start + rows.stop < shape[0] else "bottom"
-        horizontal = "left" if columns.start + columns.stop < shape[1] else "right"
-        chosen[number] = place in ("center", "anywhere", f"{vertical} {horizontal}")
+        vertical = "north" if rows.start + rows.stop < shape[0] else "south"
+        horizontal = "west" if columns.start + columns.stop < shape[1] else "east"
+        chosen[number] = place in ("center", "anywhere", vertical + horizontal)
     return chosen

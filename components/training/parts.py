@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from components.data.index import TOKENIZER_FILE
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
     from components.training.fit import BatchOf, Save
 
 
+_COUNTED_STEPS = 16
+"""Steps whose targets give a new model its token frequencies."""
+
+
 def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
     """The network of a job, its batches, and how its weights are written (with the tokenizer beside them).
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used.
     """
-    network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
+    network = (
+        build_model(config_from_dict(job.model or {}, "job.json"), job.seed) if job.initial is None else load_model(job.initial).train()
+    )
     config = network.config
     stream = TrainStream(
         job.index,
@@ -45,6 +52,10 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
         layout = plan(rows, config)
         images = int(layout.decode_weight.sum())
         return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
+
+    if job.initial is None:
+        targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])
+        network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:
         save_model(trained, folder)

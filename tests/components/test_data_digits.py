@@ -117,8 +117,8 @@ def test_a_picture_shows_each_figure_in_its_colour_where_it_is_said_to_be(train:
                 assert np.abs(brightest - COLOURS[digit["colour"]]).max() < 60
                 middle = ((x0 + x1) / 2, (y0 + y1) / 2)
                 if digit["place"] != "center":
-                    assert ("left" in digit["place"]) == (middle[0] < 16)
-                    assert ("top" in digit["place"]) == (middle[1] < 16)
+                    assert ("west" in digit["place"]) == (middle[0] < 16)
+                    assert ("north" in digit["place"]) == (middle[1] < 16)
 
 
 def test_questions_are_answered_by_what_is_drawn(train: Composed, held_out: Composed) -> None:
@@ -127,9 +127,22 @@ def test_questions_are_answered_by_what_is_drawn(train: Composed, held_out: Comp
         assert len(at) == 4
         texts = [item.text for item in document.items if isinstance(item, TextItem)]
         for asked, answer in zip(texts[::2], texts[1::2], strict=True):
-            assert answer == str(at[asked.removeprefix("what digit is at the ").removesuffix(" ?")])
+            assert answer == str(at[asked.removeprefix("what digit is ").removesuffix("?")])
         assert document.fields["answer"] == texts[1]
     assert all(len(document.items) == 3 for document, _ in of("question", held_out))
+
+
+def test_a_scene_is_asked_in_full_once_and_then_shortly_and_only_in_full_to_evaluate(train: Composed, held_out: Composed) -> None:
+    for document, _ in of("question", train):
+        full, *short = document.texts[::2]
+        place = document.fields["place"]
+        assert full == document.fields["question"] == f"what digit is {place}?"
+        others = {"northwest", "northeast", "southwest", "southeast"} - {place}
+        assert sorted(short) == sorted(f"{other}?" for other in others)
+    for document, _ in of("question", held_out):
+        full = f"what digit is {document.fields['place']}?"
+        assert document.fields["question"] == full
+        assert document.texts == (full, document.fields["answer"])
 
 
 def test_two_picture_questions_need_both_pictures(train: Composed) -> None:
@@ -175,7 +188,7 @@ def test_segmentation_labels_are_recovered_from_the_picture_and_not_from_a_copie
 
 def test_a_story_follows_from_its_first_sentence(train: Composed) -> None:
     steps = {"walks clockwise": 1, "walks counterclockwise": -1, "jumps across": 2, "stays": 0}
-    corners = ("top left", "top right", "bottom right", "bottom left")
+    corners = ("northwest", "northeast", "southeast", "southwest")
     events = set()
     for document, _ in of("story", train):
         frames = document.fields["frames"]
@@ -191,10 +204,10 @@ def test_a_story_follows_from_its_first_sentence(train: Composed) -> None:
         for frame in frames[1:]:
             assert (
                 frame["text"]
-                == " and ".join(
-                    f"{'an' if d['colour'][0] in 'aeiou' else 'a'} {d['colour']} {d['digit']} at the {d['place']}" for d in frame["digits"]
+                == ", ".join(
+                    f"{d['place']} {'an' if d['colour'][0] in 'aeiou' else 'a'} {d['colour']} {d['digit']}" for d in frame["digits"]
                 )
-                + " ."
+                + "."
             )
         assert [item.loss for item in document.items] == [False, *[True] * 9]
         events.add(document.fields["event"])

@@ -12,7 +12,7 @@ from components.evaluation.manifest import Manifest, Request, Stories, plan
 from components.params import SamplingParams
 
 
-def document(number: int, kind: str = "story", text: str = "a 3 at the top left .") -> Document:
+def document(number: int, kind: str = "story", text: str = "northwest a 3.") -> Document:
     items = (
         TextItem(text=text),
         ImageItem(id="0", path="a.png", sha256="ab"),

@@ -174,14 +174,14 @@ def test_the_judge_recognises_true_held_out_digits_at_their_places(judge, docume
         [picture for picture, _ in frames], [{digit["place"]: digit["digit"] for digit in digits} for _, digits in frames]
     )
     assert np.mean([all(frame) for frame in found]) >= 0.95
-    mirrored = {"top left": "bottom right", "bottom right": "top left", "top right": "bottom left", "bottom left": "top right"}
+    mirrored = {"northwest": "southeast", "southeast": "northwest", "northeast": "southwest", "southwest": "northeast"}
     alone = [(picture, digits[0]) for picture, digits in frames if len(digits) == 1]
     assert judge.read([picture for picture, _ in alone], [mirrored[digit["place"]] for _, digit in alone]) == [None] * len(alone)
 
 
 def test_the_judge_finds_no_digits_in_noise(judge):
     noise = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3)).astype(np.uint8)
-    stated = [{"top left": number % 10} for number in range(100)]
+    stated = [{"northwest": number % 10} for number in range(100)]
     assert np.mean([all(frame) for frame in judge.recognises(list(noise), stated)]) < 0.2
 
 
@@ -189,7 +189,7 @@ def test_the_judge_is_the_same_each_time_it_is_trained(scans, judge, documents):
     training = split_scans(scans[1], DATA.held_out_fraction, 0)["train"]
     again = train_judge(*scans, training, DATA.image_px, 0)
     pictures = [one.pictures[0] for one in documents if one.document.kind == "story"]
-    places = ["top left"] * len(pictures)
+    places = ["northwest"] * len(pictures)
     assert again.read(pictures, places) == judge.read(pictures, places)
 
 
@@ -220,9 +220,9 @@ def test_stopping_is_the_models_own_act_after_the_last_picture(generated, ended,
 
 
 def test_sentences_tell_which_digit_is_where():
-    assert stated_digits("a red 3 at the top left and a blue 7 at the bottom right .") == {"top left": 3, "bottom right": 7}
-    assert stated_digits("a red 3 at the top left walks clockwise and meets a blue 7 .") == {"top left": 3}
-    assert stated_digits("something red at the top left .") == {}
+    assert stated_digits("northwest a red 3, southeast a blue 7.") == {"northwest": 3, "southeast": 7}
+    assert stated_digits("northwest a red 3 walks clockwise and meets a blue 7.") == {"northwest": 3}
+    assert stated_digits("something red northwest.") == {}
     assert texts_before_pictures([("text", "a"), ("text", "b"), ("image", ""), ("image", ""), ("text", "c")]) == ["ab", ""]
 
 

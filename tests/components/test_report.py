@@ -23,7 +23,7 @@ def scan(index: int) -> bytes:
 
 
 def story() -> Illustration:
-    frames = [(f"then a {digit} comes top left", scan(digit)) for digit in range(5)]
+    frames = [(f"then a {digit} comes northwest", scan(digit)) for digit in range(5)]
     truth = Row(label="truth", cells=tuple(cell(text, png) for text, png in frames))
     ours = Row(label="story model", cells=tuple(cell(text, png, "wrong" if i == 3 else "right") for i, (text, png) in enumerate(frames)))
     return Illustration(title="Story 17", rows=(truth, ours), note="4 of 5 pictures recognised")
@@ -47,9 +47,9 @@ def report_data() -> ReportData:
             },
             illustrations=(
                 Illustration(
-                    title="What digit is top left?",
+                    title="What digit is northwest?",
                     rows=(
-                        Row(label="prompt", cells=(cell("", scan(7)), cell("what digit is top left ?"))),
+                        Row(label="prompt", cells=(cell("", scan(7)), cell("what digit is northwest?"))),
                         Row(label="answer", cells=(cell("7", None, "right"),)),
                     ),
                 ),

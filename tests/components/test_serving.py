@@ -24,7 +24,7 @@ from components.tracking.weights import describe_weights
 from model.build import build_model, save_model
 from model.presets import preset
 
-TEXTS = ["a 3 is drawn top left", "then a 7 comes", "what digit is top left ? answer : 7"]
+TEXTS = ["a 3 is drawn northwest", "then a 7 comes", "what digit is northwest? 7"]
 FEW = Options(max_new_tokens=6, steps=2)
 
 
@@ -80,7 +80,7 @@ def test_requests_and_answers_survive_their_columns(items: list[str | bytes]) ->
 
 def test_generator_is_deterministic_and_refuses_bad_pictures(folder: Path) -> None:
     generator = Generator.load(folder)
-    prompts = [Prompt.of("{image} what digit is top left ? answer :", [picture()]), Prompt.of("a story :")]
+    prompts = [Prompt.of("{image} what digit is northwest?", [picture()]), Prompt.of("a story :")]
     first = generator.answer(prompts, FEW)
     assert first == generator.answer(prompts, FEW)
     assert len(first) == 2
@@ -96,7 +96,7 @@ def test_published_model_answers_through_mlflow(folder: Path, store_uri: str, tm
     weights = describe_weights(folder)
     run = open_run(client, settings, "a-stage", {"mmfs.run_id": "20261121-000000-abcd"})
     model_id = upload(client, run, folder, weights)
-    answer = ask(settings, f"models:/{model_id}", Prompt.of("{image} what digit is top left ? answer :", [picture()]), FEW)
+    answer = ask(settings, f"models:/{model_id}", Prompt.of("{image} what digit is northwest?", [picture()]), FEW)
     assert answer.run_id == "20261121-000000-abcd"
     assert answer.digest == weights.model_digest
     assert answer.items == Generator.load(folder).answer([answer.prompt], FEW)[0]

@@ -71,14 +71,14 @@ def multi(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) ->
         figures[two] = Figure(stock.scan(twin, rng), twin, *_attributes(figures[two]))
     for ordinal, figure in zip(ORDINALS, figures, strict=False):
         draft.picture(stock.press.scene([figure], stock.press.ground(rng), rng), [figure], loss=False)
-        draft.text(f"the {ordinal} has something {figure.colour} at the {figure.place} .", loss=ordinal != ORDINALS[len(figures) - 1])
+        draft.text(f"the {ordinal} has something {figure.colour} {figure.place}.", loss=ordinal != ORDINALS[len(figures) - 1])
     left, right, names = figures[one].digit, figures[two].digit, (ORDINALS[one], ORDINALS[two])
     questions = {
-        "sum": (f"what is the sum of the {names[0]} and the {names[1]} ?", str(left + right)),
-        "same": (f"do the {names[0]} and the {names[1]} show the same digit ?", "yes" if left == right else "no"),
+        "sum": (f"what is the sum of the {names[0]} and the {names[1]}?", str(left + right)),
+        "same": (f"do the {names[0]} and the {names[1]} show the same digit?", "yes" if left == right else "no"),
     }
     if left != right:
-        questions["larger"] = (f"is the digit larger in the {names[0]} or the {names[1]} ?", names[int(right > left)])
+        questions["larger"] = (f"is the digit larger in the {names[0]} or the {names[1]}?", names[int(right > left)])
     order = [list(questions)[index] for index in rng.permutation(len(questions))]
     draft.ask([questions[name] for name in order], split)
     question, answer = questions[order[0]]
@@ -90,8 +90,9 @@ def question(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split)
     figures = stock.figures(CORNERS, rng)
     draft.picture(stock.press.scene(figures, stock.press.ground(rng), rng), figures, loss=False)
     order = [figures[index] for index in rng.permutation(4)]
-    draft.ask([(f"what digit is at the {figure.place} ?", str(figure.digit)) for figure in order], split)
-    draft.fields |= {"question": f"what digit is at the {order[0].place} ?", "answer": str(order[0].digit), "place": order[0].place}
+    asked = [f"what digit is {order[0].place}?", *(f"{figure.place}?" for figure in order[1:])]
+    draft.ask([(text, str(figure.digit)) for text, figure in zip(asked, order, strict=True)], split)
+    draft.fields |= {"question": asked[0], "answer": str(order[0].digit), "place": order[0].place}
 
 
 def referring(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) -> None:
@@ -106,7 +107,7 @@ def referring(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split
     clear = [figure for figure, name in zip(figures, named, strict=True) if named.count(name) == 1]
     order = [clear[index] for index in rng.permutation(len(clear))]
     px = stock.press.px
-    draft.ask([(f"where is the {figure.colour} {figure.digit} ?", box_to_text(figure.box, px, px)) for figure in order], split)
+    draft.ask([(f"where is the {figure.colour} {figure.digit}?", box_to_text(figure.box, px, px)) for figure in order], split)
     draft.fields |= {"phrase": f"the {order[0].colour} {order[0].digit}", "box": order[0].box}
 
 
@@ -114,7 +115,7 @@ def segmentation(draft: Draft, stock: Stock, rng: np.random.Generator, split: Sp
     """A class map and a sentence, then the picture they tell; each class has its own ink, another one than in the map."""
     figures = stock.figures(stock.corners(1 + int(rng.integers(4)), rng), rng)
     draft.picture(stock.press.class_map(figures), figures, loss=False)
-    draft.text("paint " + " and ".join(f"a {figure.digit} at the {figure.place}" for figure in figures) + " .", loss=False)
+    draft.text("paint " + ", ".join(f"{figure.place} a {figure.digit}" for figure in figures) + ".", loss=False)
     draft.prompt_ends()
     draft.picture(stock.press.class_scene(figures, stock.press.ground(rng), rng), figures)
     draft.fields["classes"] = sorted({figure.digit for figure in figures})
@@ -125,7 +126,7 @@ def decompose(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split
     figures = stock.figures(stock.corners(2 + int(rng.integers(2)), rng), rng)
     ground = stock.press.ground(rng)
     draft.picture(stock.press.scene(figures, ground, rng), figures, loss=False)
-    draft.text("take it apart .", loss=False)
+    draft.text("take it apart.", loss=False)
     draft.prompt_ends()
     for figure in figures:
         draft.text(sentence([figure]))

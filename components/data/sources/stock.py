@@ -13,7 +13,7 @@ from components.data.sources.wording import CORNERS
 
 T = TypeVar("T")
 COLOUR_NAMES = tuple(COLOURS)
-CLOCKWISE = ("top left", "top right", "bottom right", "bottom left")
+CLOCKWISE = ("northwest", "northeast", "southeast", "southwest")
 
 
 class Stock:
@@ -43,8 +43,8 @@ class Stock:
     def moved(self, figure: Figure, place: str) -> Figure:
         """The figure in another corner, as far from the picture's edges as before (mirrored), so that a walk is exact."""
         edge = self.press.px - figure.size
-        x = edge - figure.x if ("left" in figure.place) != ("left" in place) else figure.x
-        y = edge - figure.y if ("top" in figure.place) != ("top" in place) else figure.y
+        x = edge - figure.x if ("west" in figure.place) != ("west" in place) else figure.x
+        y = edge - figure.y if ("north" in figure.place) != ("north" in place) else figure.y
         return replace(figure, place=place, x=x, y=y)
 
     def _cuts(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -55,8 +55,8 @@ class Stock:
 
     def _figure(self, place: str, cut_x: int, cut_y: int, rng: np.random.Generator, colours: Sequence[str]) -> Figure:
         px = self.press.px
-        left, right = (0, cut_x) if "left" in place else (cut_x, px)
-        top, bottom = (0, cut_y) if "top" in place else (cut_y, px)
+        left, right = (0, cut_x) if "west" in place else (cut_x, px)
+        top, bottom = (0, cut_y) if "north" in place else (cut_y, px)
         if place == "center":
             left, right, top, bottom = px // 4, px - px // 4, px // 4, px - px // 4
         draws = rng.random(6).tolist()

@@ -48,8 +48,8 @@ def tell(stock: Stock, rng: np.random.Generator, frames: int) -> Tale:
             opposite = stock.moved(figures[0], CLOCKWISE[(place + 2) % 4])
             figures.append(Figure(scan, digit, colour, opposite.place, opposite.size, opposite.x, opposite.y))
         told.append(figures)
-    ending = {"turns": f" and turns {colour} .", "meets": f" and meets {article(colour)} {digit} .", "none": " ."}[event]
-    return Tale(f"{phrase(hero)} at the {hero.place} {motion}{ending}", motion, event, told)
+    ending = {"turns": f" and turns {colour}.", "meets": f" and meets {article(colour)} {digit}.", "none": "."}[event]
+    return Tale(f"{hero.place} {phrase(hero)} {motion}{ending}", motion, event, told)
 
 
 def story(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) -> None:
@@ -77,10 +77,10 @@ def style(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) ->
     for number, figures in enumerate(tale.frames):
         draft.text(sentence(figures) if number else tale.announcement, loss=False)
         draft.picture(stock.press.scene(figures, ground, rng), figures, loss=False)
-    draft.text(f"now the same story {name} .", loss=False)
+    draft.text(f"now the same story {name}.", loss=False)
     draft.prompt_ends()
     for figures in tale.frames:
         redrawn = [figure.recoloured(colour) for figure in figures] if manner == "coloured" else figures
-        draft.text(sentence(redrawn).replace(" .", f" , {name} ."))
+        draft.text(sentence(redrawn).replace(".", f", {name}."))
         draft.picture(stock.press.scene(redrawn, ground, rng, manner), redrawn)
     draft.fields |= {"style": name, "motion": tale.motion, "event": tale.event}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from components.data.sources.ink import Figure
 
-CORNERS = ("top left", "top right", "bottom left", "bottom right")
+CORNERS = ("northwest", "northeast", "southwest", "southeast")
 ORDINALS = ("first", "second", "third")
 
 
@@ -21,5 +21,5 @@ def phrase(figure: Figure) -> str:
 
 
 def sentence(figures: Sequence[Figure]) -> str:
-    """For example `a red 3 at the top left and a blue 7 at the bottom right .`"""
-    return " and ".join(f"{phrase(figure)} at the {figure.place}" for figure in figures) + " ."
+    """For example `northwest a red 3, southeast a blue 7.`"""
+    return ", ".join(f"{figure.place} {phrase(figure)}" for figure in figures) + "."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 ItemType = Literal["text", "image"]
-_STATED = re.compile(r"(\d) at the ((?:top|bottom) (?:left|right)|center)")
+_STATED = re.compile(r"\b((?:north|south)(?:west|east)|center) an? \w+ (\d)")
 
 
 def merged(items: Sequence[ItemType]) -> list[ItemType]:
@@ -29,7 +29,7 @@ def stops_agree(generated: Sequence[ItemType], reference: Sequence[ItemType], en
 
 def stated_digits(text: str) -> dict[str, int]:
     """What a sentence of the built-in corpus says is where, {place: digit}; for a place named twice the last word counts."""
-    return {place: int(digit) for digit, place in _STATED.findall(text)}
+    return {place: int(digit) for place, digit in _STATED.findall(text)}
 
 
 def texts_before_pictures(items: Sequence[tuple[ItemType, str]]) -> list[str]:
