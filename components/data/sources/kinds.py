@@ -41,14 +41,20 @@ class Draft:
         """What was appended so far is given at evaluation."""
         self.prompt_items = len(self.items)
 
-    def ask(self, pairs: Sequence[tuple[str, str]], split: Split) -> None:
-        """Append questions and answers: all of them to train on, only the first to evaluate, whose answer is the reference."""
-        for number, (question, answer) in enumerate(pairs if split == "train" else pairs[:1]):
+    def ask(self, pairs: Sequence[tuple[str, str]], rng: np.random.Generator, split: Split) -> None:
+        """Append questions and answers: to evaluate only the first, whose answer is the reference; to train on mostly all of them.
+
+        A document ends after its last answer, so the few with one question teach to stop after the first.
+        """
+        for number, (question, answer) in enumerate(pairs if split == "train" and rng.random() < _ALL_ASKED else pairs[:1]):
             self.text(question, loss=False)
             if number == 0:
                 self.prompt_ends()
             self.text(answer)
 
+
+_ALL_ASKED = 0.8
+"""Share of training documents that hold all their questions."""
 
 Compose = Callable[[Draft, Stock, np.random.Generator, Split], None]
 
@@ -80,18 +86,18 @@ def multi(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) ->
     if left != right:
         questions["larger"] = (f"is the digit larger in the {names[0]} or the {names[1]}?", names[int(right > left)])
     order = [list(questions)[index] for index in rng.permutation(len(questions))]
-    draft.ask([questions[name] for name in order], split)
+    draft.ask([questions[name] for name in order], rng, split)
     question, answer = questions[order[0]]
     draft.fields |= {"question": question, "answer": answer, "question_type": order[0], "pictures_needed": [one, two]}
 
 
 def question(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) -> None:
-    """A scene with a digit in every corner and which digit is where; chance is 0.10."""
+    """A scene with a digit in every corner and which digit is where ; chance is 0.10. The first question is whole, those after it are short."""
     figures = stock.figures(CORNERS, rng)
     draft.picture(stock.press.scene(figures, stock.press.ground(rng), rng), figures, loss=False)
     order = [figures[index] for index in rng.permutation(4)]
     asked = [f"what digit is {order[0].place}?", *(f"{figure.place}?" for figure in order[1:])]
-    draft.ask([(text, str(figure.digit)) for text, figure in zip(asked, order, strict=True)], split)
+    draft.ask([(text, str(figure.digit)) for text, figure in zip(asked, order, strict=True)], rng, split)
     draft.fields |= {"question": asked[0], "answer": str(order[0].digit), "place": order[0].place}
 
 
@@ -107,7 +113,7 @@ def referring(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split
     clear = [figure for figure, name in zip(figures, named, strict=True) if named.count(name) == 1]
     order = [clear[index] for index in rng.permutation(len(clear))]
     px = stock.press.px
-    draft.ask([(f"where is the {figure.colour} {figure.digit}?", box_to_text(figure.box, px, px)) for figure in order], split)
+    draft.ask([(f"where is the {figure.colour} {figure.digit}?", box_to_text(figure.box, px, px)) for figure in order], rng, split)
     draft.fields |= {"phrase": f"the {order[0].colour} {order[0].digit}", "box": order[0].box}
 
 
