@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from components.run.events import Event, tail_events
 from components.run.failures import FailureClass, StageError, from_exit_code
+from components.run.filetree import remove
 from components.run.paths import Paths, RunFiles
 from components.run.pipeline import read_pipeline
 from components.run.restore import LOCK_VARIABLE
@@ -27,6 +28,8 @@ GRACE_S = 30.0
 SEND_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _RESTORE = "restore"
+_MET = "without a confirmation"
+"""How DVC ends when another process adds to the shared cache what it is adding: it takes the out for a stranger's."""
 _RESTORED = re.compile(r"^Stage '(.+)' (?:is cached - skipping run|didn't change, skipping)", re.MULTILINE)
 
 
@@ -62,10 +65,14 @@ class StageRunner:
     def run(self, name: str, on_event: Callable[[Event], None] = lambda event: None, force: bool = False) -> StageOutcome:
         """Reproduce a stage of dvc.yaml; with `force` even where DVC knows its outs.
 
-        Outs that DVC knows of a model whose bytes nobody has any more are no hit: the stage runs again.
+        Outs that DVC knows of a model whose bytes nobody has any more are no hit: the stage runs again. Where the DVC of another run
+        wrote the same outs into the cache at the same moment, a second attempt takes them from the finished work.
         """
         options = ["--force", "--no-run-cache"] if force else []
         outcome = self.run_module(name, "components.run.repro", [name, *options], on_event)
+        if outcome.failure is not None and _MET in outcome.failure.message:
+            self._clear(name)
+            outcome = self.run_module(name, "components.run.repro", [name, *options], on_event)
         if outcome.status == "Cached" and not force and not self._weights_stored(name):
             return self.run(name, on_event, force=True)
         return outcome
@@ -97,6 +104,10 @@ class StageRunner:
             else:
                 unsure += pipeline[name].outs
         return [StageOutcome(name, "Cached", ended.seconds / len(restored)) for name in restored]
+
+    def _clear(self, name: str) -> None:
+        for out in read_pipeline(Paths(self.checkout).dvc_yaml)[name].outs:
+            remove(self.checkout / out)
 
     def _weights_stored(self, name: str) -> bool:
         """Whether MLflow holds the models that the stage's outs speak of."""

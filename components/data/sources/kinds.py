@@ -92,7 +92,7 @@ def multi(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) ->
 
 
 def question(draft: Draft, stock: Stock, rng: np.random.Generator, split: Split) -> None:
-    """A scene with a digit in every corner and which digit is where ; chance is 0.10. The first question is whole, those after it are short."""
+    """A scene with a digit in every corner, and which digit is where; chance is 0.10. Questions after the first are short."""
     figures = stock.figures(CORNERS, rng)
     draft.picture(stock.press.scene(figures, stock.press.ground(rng), rng), figures, loss=False)
     order = [figures[index] for index in rng.permutation(4)]
