@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -16,19 +17,25 @@ from components.run.events import Event
 from flows.options import StageProgress, Watch
 
 UPDATE_EVERY_S = 2.0
+LOGGED_SHARE = 10.0
+"""Per cent of a stage between two lines of its log."""
 MAX_PICTURE_BYTES = 256 * 1024
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
 class StageView:
-    """Turns a stage's events into Prefect artifacts and the command's progress bars."""
+    """Turns a stage's events into Prefect artifacts, lines of the task run's log and the command's progress bars."""
 
-    def __init__(self, stage: str, watch: Watch, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stage: str, watch: Watch, log: logging.Logger | logging.LoggerAdapter[Any], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stage = stage
         self._watch = watch
+        self._log = log
         self._clock = clock
         self._bar: UUID | None = None
         self._shown_at = 0.0
+        self._logged = 0.0
         self._latest: Event | None = None
 
     def __call__(self, event: Event) -> None:
@@ -36,8 +43,10 @@ class StageView:
         match event.name:
             case "started":
                 self._watch(StageProgress(self._stage, "Running"))
+                self._log.info("%s: started under key %s", self._stage, event.values["key"][:12])
             case "waiting":
                 self._watch(StageProgress(self._stage, "Running", message=event.values["message"]))
+                self._log.info("%s", event.values["message"])
             case "progress":
                 self._progress(event)
             case "artifact" if event.values["kind"] == "image":
@@ -52,13 +61,18 @@ class StageView:
         values = event.values
         metrics = {name: float(value) for name, value in values["metrics"].items()}
         self._watch(StageProgress(self._stage, "Running", values["done"], values["total"], values["unit"], metrics))
+        share = _share(event)
+        if share >= self._logged + LOGGED_SHARE:
+            self._logged = share
+            told = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
+            self._log.info("%s: %g of %g %s%s", self._stage, values["done"], values["total"], values["unit"], told)
         self._latest = event
         if self._clock() - self._shown_at >= UPDATE_EVERY_S:
             self._update(event)
 
     def _update(self, event: Event) -> None:
         self._latest, self._shown_at = None, self._clock()
-        share = 100.0 * min(1.0, event.values["done"] / event.values["total"]) if event.values["total"] else 0.0
+        share = _share(event)
         if self._bar is None:
             description = f"{self._stage}, {event.values['unit']}"
             self._bar = cast(UUID, create_progress_artifact(share, key=f"progress-{artifact_key(self._stage)}", description=description))
@@ -76,6 +90,11 @@ class StageView:
             create_markdown_artifact(
                 f"{caption}\n\n{picture}\n", key=f"picture-{artifact_key(self._stage)}", description=caption or path.name
             )
+
+
+def _share(progress: Event) -> float:
+    """Per cent done; 0 where the total is unknown."""
+    return 100.0 * min(1.0, progress.values["done"] / progress.values["total"]) if progress.values["total"] else 0.0
 
 
 def show_identities(run_id: str, names: Mapping[str, str], links: Mapping[str, str]) -> None:

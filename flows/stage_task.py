@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
@@ -31,7 +31,7 @@ def run_stage(name: str, child: Child, watch: Watch, retry_delays_s: tuple[float
     """
 
     def run() -> tuple[State[None], str]:
-        view = StageView(name, watch)
+        view = StageView(name, watch, get_run_logger())
         try:
             outcome = child(view)
         finally:

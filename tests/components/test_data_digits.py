@@ -132,13 +132,16 @@ def test_questions_are_answered_by_what_is_drawn(train: Composed, held_out: Comp
     assert all(len(document.items) == 3 for document, _ in of("question", held_out))
 
 
-def test_a_scene_is_asked_in_full_once_and_then_shortly_and_only_in_full_to_evaluate(train: Composed, held_out: Composed) -> None:
+def test_a_scene_is_asked_in_full_once_and_then_shortly_or_once_and_in_full_to_evaluate(train: Composed, held_out: Composed) -> None:
+    kinds = set()
     for document, _ in of("question", train):
         full, *short = document.texts[::2]
         place = document.fields["place"]
         assert full == document.fields["question"] == f"what digit is {place}?"
         others = {"northwest", "northeast", "southwest", "southeast"} - {place}
-        assert sorted(short) == sorted(f"{other}?" for other in others)
+        assert sorted(short) in ([], sorted(f"{other}?" for other in others))
+        kinds.add(len(short))
+    assert kinds == {0, 3}
     for document, _ in of("question", held_out):
         full = f"what digit is {document.fields['place']}?"
         assert document.fields["question"] == full

@@ -112,6 +112,8 @@ def test_prefect_shows_states_progress_and_names(first: dict[str, Any], prefect_
     kinds = {row["key"]: row for row in artifacts}
     assert kinds["progress-finetune-vqa"]["data"] == 50.0
     assert first["mlflow_run_id"] in kinds["identities"]["data"]
+    logs = call(f"{prefect_api}/logs/filter", {"logs": {"flow_run_id": {"any_": [first["prefect_flow_run_id"]]}}})
+    assert "pretrain: 1 of 2 steps, loss 0.5" in [line["message"] for line in logs]
 
 
 def test_an_unchanged_second_run_is_cached_and_decides_nothing_new(line: SmallLine, first: dict[str, Any], prefect_api: str) -> None:
