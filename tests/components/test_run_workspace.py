@@ -251,7 +251,7 @@ def test_after_a_kill_the_same_command_takes_up_its_run(settings: Settings) -> N
 
 def test_two_runs_at_once_compute_a_shared_stage_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINY_SLEEP", "0.4")
-    workspaces = [open_line(settings), open_line(settings)]
+    workspaces = [open_line(settings, pretrain__steps=5, pretrain__warmup_steps=1) for _ in range(2)]
     assert workspaces[0].run_id != workspaces[1].run_id
     outcomes: dict[str, list[StageOutcome]] = {}
     threads = [threading.Thread(target=lambda one=one: outcomes.update({one.run_id: whole_run(one)})) for one in workspaces]
