@@ -76,8 +76,8 @@ def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None
             _log.info("%s: already computed under %s", name, key[:12])
             events.finished(known)
             return
-        events.started(name, key)
         tracking = StageRun.open(settings, name, key, {"mmfs.device": inputs.device, "mmfs.run_id": settings.run_id or "none"})
+        events.started(name, key)  # whoever hears it finds the spool there
         context = StageContext(name, key, inputs.device, settings, events, work, tracking)
         try:
             result = _tracked(params, paths, context, body, inputs)
