@@ -34,10 +34,6 @@ test: setup ## run the tests (TESTS=tests/model for a part)
 test-faults: setup ## run the kill tests with their full counts
 	@$(RUN) -m pytest -m faults tests/faults
 
-.PHONY: test-cluster
-test-cluster: setup ## run the tests that need a Kubernetes API server
-	@$(RUN) -m pytest -m cluster tests/cluster
-
 .PHONY: lint
 lint: setup ## check style, types, import directions and manifests
 	@$(RUN) -m ruff check .

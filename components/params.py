@@ -8,16 +8,17 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
 Kind = Literal["caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose"]
 KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
 EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 PARAMS_FILE = "params.yaml"
 
 
@@ -28,7 +29,7 @@ class ParamsError(ValueError):
 class Frozen(BaseModel):
     """Base of every section: unknown keys are errors and values cannot be changed after loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataParams(Frozen):
@@ -38,8 +39,8 @@ class DataParams(Frozen):
         "digits", description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl"
     )
     path: str | None = Field(None, description="the user's folder, only with source `folder`; set by `mmfs run --data PATH`")
-    documents: dict[Kind, int] = Field(description="training documents composed per kind (built-in corpus)")
-    evaluation_documents: dict[Kind, int] = Field(description="held-out documents composed per kind (built-in corpus)")
+    documents: dict[Kind, NonNegativeInt] = Field(description="training documents composed per kind (built-in corpus)")
+    evaluation_documents: dict[Kind, NonNegativeInt] = Field(description="held-out documents composed per kind (built-in corpus)")
     held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
     image_px: int = Field(32, ge=16, description="side of a composed picture, pixels")
     vocabulary_size: int = Field(
@@ -86,11 +87,11 @@ class TrainParams(Frozen):
     rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
     row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimizer step and rank")
-    mixture: dict[Kind, float] = Field(description="relative weight of each kind; a row holds one kind")
+    mixture: dict[Kind, NonNegativeFloat] = Field(description="relative weight of each kind; a row holds one kind")
     learning_rate: float = Field(gt=0, description="peak of the cosine schedule")
     final_learning_rate_factor: float = Field(0.0, ge=0, le=1, description="the cosine ends at this share of the learning rate")
     warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from 0")
-    betas: tuple[float, float] = Field((0.9, 0.995), description="AdamW's decay rates (Table 11)")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.995), description="AdamW's decay rates (Table 11)")
     eps: float = Field(1e-6, gt=0, description="AdamW's epsilon (Table 11)")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's, on parameters that no group claims")
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
@@ -139,7 +140,7 @@ class SamplingParams(Frozen):
 class EvaluateParams(Frozen):
     """Held-out documents scored per task, and how they are generated."""
 
-    documents: dict[EvaluatedKind, int] = Field(description="held-out documents scored, per kind")
+    documents: dict[EvaluatedKind, NonNegativeInt] = Field(description="held-out documents scored, per kind")
     sampling: SamplingParams = SamplingParams()
     batch_documents: int = Field(64, ge=1, description="documents generated at once, per process")
     frames_per_story: int = Field(2, ge=1, description="pictures of a story that are asked for after its true beginning")
@@ -181,6 +182,12 @@ class Params(Frozen):
     finetune: FinetuneParams
     evaluate: EvaluateParams
     gate: GateParams
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("tasks names one task twice")
+        return self
 
     def training(self, stage: str) -> TrainParams:
         """Training values of `pretrain` or of a task."""

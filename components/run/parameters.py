@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from components.params import PARAMS_FILE, ParamsError, merge, override, parse, read_mapping
+from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
+from model.presets import preset as named_size
 
 
 def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
@@ -22,13 +23,21 @@ def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = ()
         if not (data / "documents.jsonl").is_file():
             raise ParamsError(f"--data {data}: no documents.jsonl in this folder; see docs for the format of your own data")
         values = merge(values, {"data": {"source": "folder", "path": str(data.resolve())}})
-    parse(values)
+    _check_rows(parse(values))
     return dict(values)
 
 
 def as_yaml(values: dict[str, Any]) -> str:
     """The text of a run's params.yaml. Floats keep a point, so that every YAML reader takes them for numbers."""
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def _check_rows(params: Params) -> None:
+    """A row too long for the model would be found only when its stage starts."""
+    limit = named_size(params.model.preset, vocab_size=params.data.vocabulary_size).shape.max_row_tokens
+    for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
+        if (asked := params.training(stage).row_tokens) > limit:
+            raise ParamsError(f"{key}.row_tokens is {asked}, preset {params.model.preset} has {limit} positions; set it to at most {limit}")
 
 
 def _overlay(root: Path, preset: str) -> Any:
