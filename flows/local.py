@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -10,15 +11,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from components.run.failures import FailureClass, StageError
 from flows.options import ReproduceResult, RunOptions, RunResult, Watch
 from flows.orchestrator import api
+
+FULL_BYTES = 8 * 2**20
 
 
 def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
     """Train as asked and wait for the end; a failed or cancelled run is a result too. Raises ParamsError or StageError before any work."""
     opened = time.time()
     told: list[RunResult] = []
-    with terminable(), api(options.root) as wait:
+    with terminable(), full_disk_named(options.root), api(options.root) as wait:
         from prefect.logging.handlers import APILogHandler
 
         from flows.training import open_training, train_flow
@@ -49,7 +53,7 @@ def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
 def reproduce(root: Path, model: str, watch: Watch = lambda news: None, source: str | None = None) -> ReproduceResult:
     """Rebuild a registered model and compare; with `source`, from another git revision. Raises RegistryError or StageError."""
     told: list[ReproduceResult] = []
-    with terminable(), api(root) as wait:
+    with terminable(), full_disk_named(root), api(root) as wait:
         from prefect.logging.handlers import APILogHandler
 
         from flows.reproduction import reproduce_flow
@@ -75,6 +79,18 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def full_disk_named(root: Path) -> Iterator[None]:
+    """A full disk shows as anything, such as an error 500 of Prefect's server. Raises StageError (infrastructure) that says what it is."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StageError) or shutil.disk_usage(root).free > FULL_BYTES:
+            raise
+        fix = "free some space and run the same command to go on"
+        raise StageError(FailureClass.INFRASTRUCTURE, f"the disk of {root} is full", fix) from error
 
 
 def _tell_prefect(result: RunResult) -> None:
