@@ -40,9 +40,9 @@ def generate(
 
     Pictures stand where a text says `{image}`, in the order given; those that no text claims come first.
 
-    Example: `mmfs generate --text "{image} what digit is northwest?" --image scene.png --model models:/mmfs-vqa@champion`
+    Example: `mmfs generate --text "{image} what digit is northwest?" --image examples/scene.png --model models:/mmfs-vqa@champion`
 
-    Example: `mmfs generate --text "a story :" --out story.html --out story.png`
+    Example: `mmfs generate --text "northwest a red 3 walks clockwise and meets a blue 7." --out story.html --out story.png`
     """
     prompt, pictures, targets = "\n".join(text or ()), tuple(image or ()), tuple(output or ())
     _check(prompt, pictures, targets)
