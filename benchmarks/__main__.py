@@ -1,4 +1,4 @@
-"""Run every benchmark and render docs/benchmarks.md: `python -m benchmarks [--quick]` (a quick run renders nothing)."""
+"""Run every benchmark and render docs/benchmarks.md: `python -m benchmarks [--quick] [--repetitions N]` (a quick run renders nothing)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NOT_BENCHMARKS = {"__main__", "record", "watch"}
 
 
 def main() -> None:
-    quick = options("every benchmark").quick
+    asked = options("every benchmark")
     documents = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names():
             file = Path(folder) / f"{name}.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *(["--quick"] if quick else [])]
-            subprocess.run(command, cwd=ROOT, check=True)
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), "--repetitions", str(asked.repetitions)]
+            subprocess.run([*command, *(["--quick"] if asked.quick else [])], cwd=ROOT, check=True)
             documents.append(json.loads(file.read_text(encoding="utf-8")))
-    if not quick:
+    if not asked.quick:
         PAGE.write_text(page(documents), encoding="utf-8")
 
 
@@ -41,12 +41,14 @@ def page(documents: list[dict[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`: medians, each taken only after the check in its row passed.",
+        "Written by `make bench`: medians, each taken only after the check in its row passed. What the figures of a model mean is in",
+        "[evaluation.md](evaluation.md).",
         "",
     ]
     for document in documents:
         versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-        lines += [f"## {document['benchmark']}", "", f"{document['device']}. {versions}.", ""]
+        times = {1: "once"}.get(document["repetitions"], f"{document['repetitions']} times")
+        lines += [f"## {document['benchmark']}", "", f"Measured {times}. {document['device']}. {versions}.", ""]
         lines += ["| case | metric | value | peer | goal | holds | checked by |", "| --- | --- | --- | --- | --- | --- | --- |"]
         for row in document["rows"]:
             holds = {None: "", True: "yes", False: "no"}[row["holds"]]

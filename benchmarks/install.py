@@ -15,12 +15,11 @@ from benchmarks import watch
 from benchmarks.record import Goal, median_row, options, publish
 
 ROOT = Path(__file__).resolve().parents[1]
-REPETITIONS = 3
 
 
 def main() -> None:
     asked = options("cost of installing everything")
-    first, second = zip(*[_repetition() for _ in range(1 if asked.quick else REPETITIONS)], strict=True)
+    first, second = zip(*[_repetition() for _ in range(asked.repetitions)], strict=True)
     check = "pip check, and mmfs --help runs"
     rows = [median_row("fresh clone", "wall", first, "s", check, Goal(240)), median_row("installed already", "wall", second, "s", check)]
     publish("install", rows, asked)

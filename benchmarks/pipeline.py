@@ -20,7 +20,6 @@ from benchmarks import watch
 from benchmarks.record import Goal, Row, median_row, options, publish
 
 ROOT = Path(__file__).resolve().parents[1]
-REPETITIONS = 3
 PIPELINE = ("prepare", "pretrain", "finetune", "evaluate")
 QUALITY = {
     "question_accuracy": Goal(0.80, at_most=False),
@@ -46,7 +45,7 @@ class Line:
 def main() -> None:
     asked = options("cost of the whole line, cold and unchanged")
     arguments = ["--preset", "smoke"] if asked.quick else []
-    pairs = [_repetition(arguments) for _ in range(1 if asked.quick else REPETITIONS)]
+    pairs = [_repetition(arguments) for _ in range(asked.repetitions)]
     cold, warm, metrics = [pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs]
 
     ran, cached = "every stage Completed", "every stage Cached"

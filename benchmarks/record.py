@@ -65,16 +65,20 @@ class Options:
     """What every benchmark is called with."""
 
     quick: bool
+    repetitions: int
     json: Path | None
 
 
 def options(description: str) -> Options:
-    """Read `--quick` and `--json FILE`."""
+    """Read `--quick`, `--repetitions N` and `--json FILE`; a quick run repeats nothing."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="once and small: does the benchmark itself work?")
+    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="how often each is measured; the median counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     known = parser.parse_args()
-    return Options(known.quick, known.json)
+    if known.repetitions < 1:
+        parser.error("--repetitions must be at least 1")
+    return Options(known.quick, 1 if known.quick else known.repetitions, known.json)
 
 
 def publish(benchmark: str, rows: Sequence[Row], asked: Options) -> None:
@@ -86,14 +90,15 @@ def publish(benchmark: str, rows: Sequence[Row], asked: Options) -> None:
         table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}".strip(), row.goal, _word(row.holds), row.check)
     Console(width=140).print(table)
     if asked.json:
-        asked.json.write_text(json.dumps(document(benchmark, rows, asked.quick), indent=2) + "\n", encoding="utf-8")
+        asked.json.write_text(json.dumps(document(benchmark, rows, asked), indent=2) + "\n", encoding="utf-8")
 
 
-def document(benchmark: str, rows: Sequence[Row], quick: bool) -> dict[str, Any]:
+def document(benchmark: str, rows: Sequence[Row], asked: Options) -> dict[str, Any]:
     """The JSON form."""
     return {
         "benchmark": benchmark,
-        "quick": quick,
+        "quick": asked.quick,
+        "repetitions": asked.repetitions,
         "device": device(),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in DISTRIBUTIONS},
         "rows": [asdict(row) for row in rows],
