@@ -33,7 +33,7 @@ def as_yaml(values: dict[str, Any]) -> str:
 
 
 def _check_rows(params: Params) -> None:
-    """A row too long for the model would be found only when its stage starts."""
+    """Raises ParamsError for a row that is too long for the model, which its stage would find only when it starts."""
     limit = named_size(params.model.preset, vocab_size=params.data.vocabulary_size).shape.max_row_tokens
     for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
         if (asked := params.training(stage).row_tokens) > limit:
