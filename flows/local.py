@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from components.run.failures import FailureClass, StageError
+from components.run.failures import StageError, full_disk
 from flows.options import ReproduceResult, RunOptions, RunResult, Watch
 from flows.orchestrator import api
 
@@ -89,8 +89,7 @@ def full_disk_named(root: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, StageError) or shutil.disk_usage(root).free > FULL_BYTES:
             raise
-        fix = "free some space and run the same command to go on"
-        raise StageError(FailureClass.INFRASTRUCTURE, f"the disk of {root} is full", fix) from error
+        raise full_disk(f"the disk of {root} is full") from error
 
 
 def _tell_prefect(result: RunResult) -> None:

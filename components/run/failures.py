@@ -85,6 +85,11 @@ def from_exit_code(code: int) -> FailureClass:
     return FailureClass.BUG
 
 
+def full_disk(message: str) -> StageError:
+    """The failure of whatever met a full disk."""
+    return StageError(FailureClass.INFRASTRUCTURE, message, "free some space and run the same command to go on")
+
+
 def explain(error: BaseException) -> StageError:
     """Turn any exception into a StageError; what nobody foresaw is a bug."""
     if isinstance(error, StageError):
@@ -97,7 +102,7 @@ def explain(error: BaseException) -> StageError:
         return StageError(FailureClass.OUT_OF_MEMORY, "out of memory", "lower rows_per_step or batch_documents, or close other programs")
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         where = f" while writing {error.filename}" if error.filename else ""
-        return StageError(FailureClass.INFRASTRUCTURE, f"the disk is full{where}", "free some space and run the same command to go on")
+        return full_disk(f"the disk is full{where}")
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return StageError(FailureClass.OUT_OF_MEMORY, "no memory left", "close other programs and run the same command to go on")
     if isinstance(error, PermissionError | ConnectionError | TimeoutError):

@@ -71,7 +71,8 @@ class StageRunner:
         options = ["--force", "--no-run-cache"] if force else []
         outcome = self.run_module(name, "components.run.repro", [name, *options], on_event)
         if outcome.failure is not None and _MET in outcome.failure.message:
-            self._clear(name)
+            for out in self._outs(name):
+                remove(out)
             outcome = self.run_module(name, "components.run.repro", [name, *options], on_event)
         if outcome.status == "Cached" and not force and not self._weights_stored(name):
             return self.run(name, on_event, force=True)
@@ -105,14 +106,12 @@ class StageRunner:
                 unsure += pipeline[name].outs
         return [StageOutcome(name, "Cached", ended.seconds / len(restored)) for name in restored]
 
-    def _clear(self, name: str) -> None:
-        for out in read_pipeline(Paths(self.checkout).dvc_yaml)[name].outs:
-            remove(self.checkout / out)
+    def _outs(self, name: str) -> list[Path]:
+        return [self.checkout / out for out in read_pipeline(Paths(self.checkout).dvc_yaml)[name].outs]
 
     def _weights_stored(self, name: str) -> bool:
         """Whether MLflow holds the models that the stage's outs speak of."""
-        outs = read_pipeline(Paths(self.checkout).dvc_yaml)[name].outs
-        records = [self.checkout / out / WEIGHTS_FILE for out in outs if (self.checkout / out / WEIGHTS_FILE).exists()]
+        records = [out / WEIGHTS_FILE for out in self._outs(name) if (out / WEIGHTS_FILE).exists()]
         if not records:
             return True
         from components.tracking.logged_model import ensure_stored  # MLflow, where a model is at stake
