@@ -146,7 +146,10 @@ class AutoencoderConfig(Section):
 
 @dataclass(frozen=True)
 class ImageDecoderConfig(Section):
-    """Diffusion decoder: diffusers UNet, autoencoder and schedule, MMFS on skips and mid block."""
+    """Diffusion decoder: diffusers UNet, autoencoder and schedule, MMFS on skips and mid block.
+
+    `quiet_start` lets the UNet's attention and upsampling begin at next to nothing, for one that learns from nothing in few steps.
+    """
 
     output_px: int
     autoencoder: AutoencoderConfig
@@ -156,6 +159,7 @@ class ImageDecoderConfig(Section):
     mmfs: SamplerConfig
     position_grid: int
     conv_init: float = 0.0
+    quiet_start: bool = False
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from model.clip_encoder import VisionModel
@@ -41,6 +43,8 @@ def initialise(model: MMInterleaved) -> None:
         elif isinstance(module, MMFSBlock):
             nn.init.normal_(module.conv.weight, std=config.image_decoder.conv_init)
             nn.init.zeros_(cast(Tensor, module.conv.bias))
+    if config.image_decoder.quiet_start:
+        _quieten(model.image_decoder.decoder.unet)
     if config.visual_resampler.queries_start == "grid":
         _spread_over_grid(model.visual_tokenizer.perceiver_resampler, config.visual_resampler)
     nn.init.normal_(model.visual_tokenizer.proj.weight, std=config.visual_init_std)
@@ -56,6 +60,17 @@ def _heads(model: MMInterleaved, config: ModelConfig) -> None:
     nn.init.constant_(head.bias[config.vocab_size :], config.frozen_head_bias)
     nn.init.zeros_(new.weight)
     nn.init.constant_(new.bias, config.new_head_bias)
+
+
+def _quieten(unet: nn.Module) -> None:
+    """Let the UNet start as its convolutions at full resolution: what attention and the coarse levels add first is noise."""
+    for module in unet.modules():
+        if isinstance(module, Transformer2DModel):
+            nn.init.zeros_(module.proj_out.weight)
+            nn.init.zeros_(module.proj_out.bias)
+        elif isinstance(module, Upsample2D):
+            module.conv.weight.mul_(0.1)
+            nn.init.zeros_(module.conv.bias)
 
 
 def _mmfs(module: MMFS) -> None:

@@ -98,11 +98,11 @@ def _scratch(
         "out_channels": channels,
         "block_out_channels": list(blocks),
         "layers_per_block": 1,
-        "down_block_types": ["CrossAttnDownBlock2D"] * levels,
-        "up_block_types": ["CrossAttnUpBlock2D"] * levels,
+        "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)],
+        "up_block_types": [*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D"],
         "cross_attention_dim": language_width,
         "attention_head_dim": 4,
-        "norm_num_groups": 8,
+        "norm_num_groups": blocks[0] // 2,  # few channels a group: their scale is what a patch of pixels says
         "use_linear_projection": True,
     }
     decoder = ImageDecoderConfig(
@@ -127,6 +127,7 @@ def _scratch(
         mmfs=SamplerConfig(heads=4, points=4, inner=64, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
         position_grid=image_px // factor,
         conv_init=0.05,
+        quiet_start=True,
     )
     return ModelConfig(
         vocab_size=vocab_size,
@@ -184,7 +185,7 @@ def _tiny(vocab_size: int) -> ModelConfig:
         language_layers=3,
         head_width=32,
         factor=4,
-        blocks=(64, 96),
+        blocks=(96, 96),
         condition_tokens=8,
         max_positions=2048,
     )
@@ -204,7 +205,7 @@ def _small(vocab_size: int) -> ModelConfig:
         language_layers=4,
         head_width=32,
         factor=4,
-        blocks=(96, 128),
+        blocks=(128, 128),
         condition_tokens=8,
         max_positions=2048,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,12 @@ def test_every_official_tensor_has_its_place(golden_dir: Path) -> None:
     ours = model.state_dict()
     assert official.keys() - ours.keys() == {"visual_tokenizer.encoder.vision_model.embeddings.position_ids"}
     assert not ours.keys() - official.keys()
+
+
+def test_a_quiet_start_silences_attention_and_coarse_levels_only(config: ModelConfig) -> None:
+    loud = replace(config, image_decoder=replace(config.image_decoder, quiet_start=False))
+    quiet = build_model(config, seed=0).state_dict()
+    differ = {name for name, tensor in build_model(loud, seed=0).state_dict().items() if not torch.equal(tensor, quiet[name])}
+    assert differ
+    assert all(".proj_out." in name or ".upsamplers." in name for name in differ)
+    assert not any(quiet[name].any() for name in differ if ".proj_out." in name)
