@@ -38,6 +38,12 @@ def build_model(config: ModelConfig, seed: int) -> MMInterleaved:
     return model
 
 
+def build_on_meta(config: ModelConfig) -> MMInterleaved:
+    """The model without memory: every name, shape and count, no values."""
+    with torch.device("meta"):
+        return _compose(config)
+
+
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write model.safetensors and config.json into an existing or new folder."""
     config = cast(ModelConfig, model.config)

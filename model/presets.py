@@ -211,68 +211,75 @@ def _small(vocab_size: int) -> ModelConfig:
     )
 
 
-def _official_tiny(vocab_size: int) -> ModelConfig:
-    """The published architecture at the size of the reference tensors, with the released behaviour."""
-    vision = VisionConfig(image_px=224, patch_px=14, width=64, layers=24, heads=4, mlp=128)
-    language = LanguageConfig(
-        width=128,
-        layers=8,
-        heads=4,
-        kv_heads=4,
-        mlp=256,
-        mmfs=SamplerConfig(heads=16, points=8, inner=64, levels=(32, 16, 8), table_rows=50, offset_init=3.0, train_sink=True),
-        mmfs_base=16,
+_CLIP_L = VisionConfig(image_px=224, patch_px=14, width=1024, layers=24, heads=16, mlp=4096)
+"""openai/clip-vit-large-patch14."""
+
+_SD_SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "steps_offset": 1,
+}
+_SD_VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "scaling_factor": 0.18215,
+}
+_SD_UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "norm_num_groups": 32,
+}
+
+
+def _published(
+    vocab_size: int,
+    *,
+    vision: VisionConfig,
+    visual_resampler: ResamplerConfig,
+    width: int,
+    layers: int,
+    heads: int,
+    mlp: int,
+    unet: dict[str, Any],
+    vae: dict[str, Any],
+    output_px: int,
+    condition_heads: int,
+    pad_id: int,
+) -> ModelConfig:
+    """The architecture and behaviour of the release around components of any size (mm_interleaved.md 1)."""
+    side = output_px // 8
+    sampler = SamplerConfig(
+        heads=16, points=8, inner=vision.width, levels=vision.pyramid[1:], table_rows=50, offset_init=3.0, train_sink=True
     )
-    unet = {
-        "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": [32, 32, 64, 64],
-        "layers_per_block": 2,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        "cross_attention_dim": 64,
-        "attention_head_dim": 4,
-        "norm_num_groups": 8,
-        "use_linear_projection": True,
-    }
-    vae = {
-        "block_out_channels": [16, 16, 32, 32],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "latent_channels": 4,
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "sample_size": 128,
-        "scaling_factor": 0.18215,
-    }
-    scheduler = {
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "epsilon",
-        "clip_sample": False,
-        "steps_offset": 1,
-    }
+    language = LanguageConfig(width=width, layers=layers, heads=heads, kv_heads=heads, mlp=mlp, mmfs=sampler, mmfs_base=vision.pyramid[2])
     decoder = ImageDecoderConfig(
-        output_px=128,
-        autoencoder=AutoencoderConfig(kind="vae", factor=8, values=vae),
-        unet=unet,
-        scheduler=scheduler,
-        resampler=ResamplerConfig(queries=77, width=64, encoder_width=128, layers=1, heads=4),
-        mmfs=SamplerConfig(heads=16, points=8, inner=1024, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
-        position_grid=16,
+        output_px=output_px,
+        autoencoder=AutoencoderConfig(kind="vae", factor=8, values={**vae, "sample_size": output_px}),
+        unet={**unet, "sample_size": side},
+        scheduler=_SD_SCHEDULER,
+        resampler=ResamplerConfig(queries=77, width=unet["cross_attention_dim"], encoder_width=width, layers=1, heads=condition_heads),
+        mmfs=replace(sampler, inner=1024, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
+        position_grid=side,
     )
     return ModelConfig(
         vocab_size=vocab_size,
         vision=vision,
-        visual_resampler=ResamplerConfig(
-            queries=8, width=64, encoder_width=64, layers=2, heads=4, cross_frequency=2, qk_norm=True, dropout=0.1
-        ),
+        visual_resampler=visual_resampler,
         language=language,
         image_decoder=decoder,
-        pad_id=99,
+        pad_id=pad_id,
         attention="release",
         image_loss_mean="release",
         frozen_head_bias=-100.0,
@@ -281,4 +288,81 @@ def _official_tiny(vocab_size: int) -> ModelConfig:
     )
 
 
-PRESETS: dict[str, Callable[[int], ModelConfig]] = {"smoke": _smoke, "tiny": _tiny, "small": _small, "official_tiny": _official_tiny}
+def _visual_resampler(queries: int) -> ResamplerConfig:
+    return ResamplerConfig(
+        queries=queries, width=768, encoder_width=_CLIP_L.width, layers=12, heads=12, cross_frequency=2, qk_norm=True, dropout=0.1
+    )
+
+
+def _official_tiny(vocab_size: int) -> ModelConfig:
+    """The published architecture at the size of the reference tensors."""
+    return _published(
+        vocab_size,
+        vision=VisionConfig(image_px=224, patch_px=14, width=64, layers=24, heads=4, mlp=128),
+        visual_resampler=ResamplerConfig(
+            queries=8, width=64, encoder_width=64, layers=2, heads=4, cross_frequency=2, qk_norm=True, dropout=0.1
+        ),
+        width=128,
+        layers=8,
+        heads=4,
+        mlp=256,
+        unet={
+            **_SD_UNET,
+            "block_out_channels": [32, 32, 64, 64],
+            "cross_attention_dim": 64,
+            "attention_head_dim": 4,
+            "norm_num_groups": 8,
+            "use_linear_projection": True,
+        },
+        vae={**_SD_VAE, "block_out_channels": [16, 16, 32, 32], "layers_per_block": 1, "norm_num_groups": 8},
+        output_px=128,
+        condition_heads=4,
+        pad_id=99,
+    )
+
+
+def _release_13b(vocab_size: int) -> ModelConfig:
+    """The released model: CLIP ViT-L/14, Vicuna-13B v1.3, Stable Diffusion 2.1-base at 512 pixels, 64 visual tokens."""
+    return _published(
+        vocab_size,
+        vision=_CLIP_L,
+        visual_resampler=_visual_resampler(64),
+        width=5120,
+        layers=40,
+        heads=40,
+        mlp=13824,
+        unet={**_SD_UNET, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
+        vae=_SD_VAE,
+        output_px=512,
+        condition_heads=16,
+        pad_id=31999,
+    )
+
+
+def _ablation_3b(vocab_size: int) -> ModelConfig:
+    """The paper's ablations: CLIP ViT-L/14, OpenLLaMA-3B v2, miniSD at 256 pixels, 32 visual tokens, the nearest image only."""
+    config = _published(
+        vocab_size,
+        vision=_CLIP_L,
+        visual_resampler=_visual_resampler(32),
+        width=3200,
+        layers=26,
+        heads=32,
+        mlp=8640,
+        unet={**_SD_UNET, "cross_attention_dim": 768, "attention_head_dim": 8},
+        vae=_SD_VAE,
+        output_px=256,
+        condition_heads=12,
+        pad_id=31999,
+    )
+    return replace(config, visible_images="nearest")
+
+
+PRESETS: dict[str, Callable[[int], ModelConfig]] = {
+    "smoke": _smoke,
+    "tiny": _tiny,
+    "small": _small,
+    "official_tiny": _official_tiny,
+    "ablation_3b": _ablation_3b,
+    "release_13b": _release_13b,
+}

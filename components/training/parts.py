@@ -51,7 +51,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
         images = int(layout.decode_weight.sum())
         return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
 
-    if job.initial is None:
+    if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
         targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 

@@ -34,6 +34,12 @@ def golden_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Reference data small enough for the repository."""
+    return Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="session")
 def make_batch(config: ModelConfig) -> MakeBatch:
     """make_batch([[document, ...], ...], columns, seed): see packed_rows."""
 

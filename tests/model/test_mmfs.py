@@ -90,9 +90,9 @@ def test_very_large_logits_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("name", ["mmfs_llm", "mmfs_unet"])
-def test_equals_the_official_tensors(golden_dir: Path, name: str) -> None:
-    settings = json.loads((golden_dir / f"{name}.json").read_text())
-    tensors = load_file(golden_dir / f"{name}.safetensors")
+def test_equals_the_official_tensors(data_dir: Path, name: str) -> None:
+    settings = json.loads((data_dir / f"{name}.json").read_text())
+    tensors = load_file(data_dir / f"{name}.safetensors")
     config = SamplerConfig(
         heads=settings["num_heads"],
         points=settings["num_points"],

@@ -1,0 +1,51 @@
+"""Published sizes: the names and shapes of the released tensors, without their memory."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from model.build import OPTIONAL_KEYS, build_on_meta
+from model.mm_interleaved import MMInterleaved
+from model.presets import preset
+
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def release() -> MMInterleaved:
+    return build_on_meta(preset("release_13b", vocab_size=32000))
+
+
+def test_the_release_has_the_tensors_of_the_released_weights(release: MMInterleaved, data_dir: Path) -> None:
+    table = gzip.decompress((data_dir / "release_keys.tsv.gz").read_bytes()).decode()
+    released = {name: tuple(map(int, shape.split("x"))) for name, shape in (line.split("\t") for line in table.splitlines())}
+    ours = {name: tuple(tensor.shape) for name, tensor in release.state_dict().items()}
+    assert released.keys() - ours.keys() == OPTIONAL_KEYS
+    assert ours == {name: shape for name, shape in released.items() if name not in OPTIONAL_KEYS}
+
+
+def test_the_release_has_the_published_counts(release: MMInterleaved) -> None:
+    """mm_interleaved.md 1.7, in millions as printed there."""
+    counts = {
+        "visual_tokenizer.encoder": 326.4,
+        "visual_tokenizer.perceiver_resampler": 101.65,
+        "mm_decoder.layers": 13_051,
+        "mm_decoder.embed_tokens": 163.9,
+        "image_decoder.perceiver_resampler": 23.2,
+        "image_decoder.decoder.vae": 83.65,
+        "image_decoder.decoder.unet": 865.9,
+        "context_feat_proj": 26.2,
+    }
+    ours = {name: sum(parameter.numel() for parameter in release.get_submodule(name).parameters()) / MILLION for name in counts}
+    assert ours == pytest.approx(counts, rel=2.5e-3)  # printed with three to five digits
+
+
+def test_the_ablation_reads_its_sizes_from_the_same_place() -> None:
+    config = preset("ablation_3b", vocab_size=32000)
+    assert config.shape.num_visual_tokens == 32
+    assert config.shape.latent_shape == (4, 32, 32)
+    model = build_on_meta(config)
+    assert sum(parameter.numel() for parameter in model.mm_decoder.embed_tokens.parameters()) == 32002 * 3200
