@@ -62,8 +62,25 @@ class ModelParams(Frozen):
     """Which architecture: a preset of model/presets.py and what differs from it."""
 
     preset: Literal["smoke", "tiny", "small"] = Field("tiny", description="sizes of every part, by name; they stand in model/presets.py")
-    cross_attention: Literal["deformable", "off"] = Field("deformable", description="MMFS, or none (Table 6)")
+    cross_attention: Literal["deformable", "dense", "dense_resampler", "off"] = Field(
+        "deformable", description="how tokens and pixels look at images: MMFS, all cells of the maps, their visual tokens, or not (Table 6)"
+    )
+    multi_scale: bool = Field(True, description="MMFS samples all its levels, or the map of the encoder's own grid only (Table 9)")
+    mmfs_form: Literal["release", "paper"] = Field("release", description="MMFS as released, or Eq. 4 literally: image number, no sink")
+    mmfs_wiring: Literal["skips", "upsampling"] = Field(
+        "skips", description="MMFS on the UNet's skips and mid block as released, or after each up block as in the paper"
+    )
     visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
+    decoder_images: Literal["previous", "all"] = Field("previous", description="images the image decoder may look at")
+    visual_tokens: Literal["resampler", "learned"] = Field(
+        "resampler", description="visual tokens of the picture, or vectors that are the same for all pictures (Table 8)"
+    )
+    visual_token_count: int | None = Field(
+        None, ge=1, description="visual tokens per image (32, 64 or 256 in Table 5); the preset's where absent"
+    )
+    image_px: int | None = Field(
+        None, ge=16, description="side of the encoder's input, pixels (224 or 448 in Table 5); the preset's where absent"
+    )
     attention: Literal["document", "release"] = Field(
         "document", description="self-attention inside a document, or over the whole packed row as released"
     )
@@ -132,6 +149,7 @@ class SamplingParams(Frozen):
 
     steps: int = Field(20, ge=1, description="denoising steps")
     guidance: float = Field(2.0, ge=0, description="classifier-free guidance scale; 1 is none")
+    image_guidance: float = Field(1.0, ge=0, description="guidance towards the images looked at; 1 is none and costs no third pass")
     scheduler: Literal["ddpm", "ddim", "dpm"] = Field("ddim", description="how noise is removed")
     max_new_tokens: int = Field(48, ge=1, description="text tokens after which a text stops")
     max_pictures: int = Field(8, ge=1, description="pictures at most in a document that the model continues by itself")

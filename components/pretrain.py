@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from components.architecture import architecture
 from components.data.index import INDEX_FILE
 from components.params import Params
 from components.results import TrainResult
@@ -13,7 +14,6 @@ from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
 from components.training.supervise import train
 from model.config import ConfigError
-from model.presets import preset
 
 
 def run(params: Params, paths: Paths, context: StageContext) -> TrainResult:
@@ -27,18 +27,8 @@ def model_config(params: Params, paths: Paths) -> dict[str, object]:
         vocabulary = json.loads((paths.index / INDEX_FILE).read_text(encoding="utf-8"))["tokenizer"]["vocab_size"]
     except (OSError, ValueError, KeyError) as error:
         raise StageError(FailureClass.BAD_DATA, f"{paths.index / INDEX_FILE} cannot be read: {error}", "run `dvc repro prepare`") from None
-    chosen = params.model
     try:
-        config = preset(
-            chosen.preset,
-            vocab_size=vocabulary,
-            cross_attention=chosen.cross_attention,
-            visible_images=chosen.visible_images,
-            attention=chosen.attention,
-            text_loss_weight=chosen.text_loss_weight,
-            image_loss_weight=chosen.image_loss_weight,
-            condition_drop=chosen.condition_drop,
-        )
+        config = architecture(params.model, vocabulary)
     except ConfigError as error:
         raise StageError(FailureClass.BAD_CONFIG, str(error), "change `model` in params.yaml") from None
     check_row(config.shape.max_row_tokens, params.pretrain.row_tokens, "pretrain")

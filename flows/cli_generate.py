@@ -34,6 +34,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most, pictures not counted.")] = 96,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance; 1 is none.")] = 2.0,
+    image_guidance: Annotated[float, typer.Option(min=0, help="Guidance towards the pictures given; 1 is none.")] = 1.0,
     json_: Json = False,
 ) -> None:
     """Let a model continue a prompt of texts and images; it decides itself where pictures come and when it stops.
@@ -54,7 +55,12 @@ def generate(
 
         quiet(os.environ)
         request = Prompt.of(prompt, [path.read_bytes() for path in pictures])
-        answer = ask(Settings(), model, request, Options(seed=seed, max_new_tokens=max_new_tokens, steps=steps, guidance=guidance))
+        answer = ask(
+            Settings(),
+            model,
+            request,
+            Options(seed=seed, max_new_tokens=max_new_tokens, steps=steps, guidance=guidance, image_guidance=image_guidance),
+        )
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(answer.page() if target.suffix == ".html" else answer.sheet())

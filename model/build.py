@@ -88,12 +88,12 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def _compose(config: ModelConfig) -> MMInterleaved:
     entries = config.vocab_size + 2
-    cross = config.cross_attention == "deformable"
-    width = config.vision.width
     return MMInterleaved(
         config,
-        visual_tokenizer=VisualTokenizer(config.vision, config.visual_resampler, config.language.width),
-        mm_decoder=LlamaMMFS(config.language, entries, width, cross_attention=cross),
+        visual_tokenizer=VisualTokenizer(
+            config.vision, config.visual_resampler, config.language.width, learned=config.visual_tokens == "learned"
+        ),
+        mm_decoder=LlamaMMFS(config.language, entries, config.value_width, config.cross_attention),
         text_decoder=TextDecoder(config.language.width, entries),
-        image_decoder=ImageDecoder(config.image_decoder, width, cross_attention=cross),
+        image_decoder=ImageDecoder(config.image_decoder, config.value_width, config.cross_attention),
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 CONFIG_VERSION = 1
+CrossAttention = Literal["deformable", "dense", "dense_resampler"]
 
 
 class ConfigError(ValueError):
@@ -104,7 +105,8 @@ class SamplerConfig(Section):
     """One MMFS module, apart from the widths of its host.
 
     Points start within `offset_init` base cells of the reference: anywhere (`spread`, as released), or each
-    head's in its own tile (`tiles`).
+    head's in its own tile (`tiles`). `form` paper is Eq. 4 literally: an embedding of the image's number instead of
+    its distance, no sink, offsets in units of the picture.
     """
 
     heads: int
@@ -115,6 +117,7 @@ class SamplerConfig(Section):
     offset_init: float
     train_sink: bool
     offset_start: Literal["spread", "tiles"] = "spread"
+    form: Literal["release", "paper"] = "release"
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,9 @@ class AutoencoderConfig(Section):
 
 @dataclass(frozen=True)
 class ImageDecoderConfig(Section):
-    """Diffusion decoder: diffusers UNet, autoencoder and schedule, MMFS on skips and mid block.
+    """Diffusion decoder: diffusers UNet, autoencoder and schedule, and MMFS.
 
+    `wiring`: MMFS on the skip tensors and the mid block (`skips`, as released) or after each up block (`upsampling`, as in the paper).
     `quiet_start` lets the UNet's attention and upsampling begin at next to nothing, for one that learns from nothing in few steps.
     """
 
@@ -160,6 +164,7 @@ class ImageDecoderConfig(Section):
     position_grid: int
     conv_init: float = 0.0
     quiet_start: bool = False
+    wiring: Literal["skips", "upsampling"] = "skips"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -170,7 +175,12 @@ class ImageDecoderConfig(Section):
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    """The whole model. `vocab_size` counts the tokenizer's entries; BoI and placeholder are appended to them."""
+    """The whole model. `vocab_size` counts the tokenizer's entries; BoI and placeholder are appended to them.
+
+    cross_attention (Table 6 of the paper): how a query looks at images, `deformable` (MMFS), `dense` over all cells of their maps,
+    `dense_resampler` over their visual tokens, or not at all. visible_images: which ones the language model looks at; decoder_images:
+    which ones the image decoder does. visual_tokens (Table 8): `learned` vectors, the same for every image, instead of the resampler's.
+    """
 
     vocab_size: int
     vision: VisionConfig
@@ -180,8 +190,10 @@ class ModelConfig(Section):
     pad_id: int = 0
     bos_id: int = 1
     eos_id: int = 2
-    cross_attention: Literal["deformable", "off"] = "deformable"
+    cross_attention: CrossAttention | Literal["off"] = "deformable"
     visible_images: Literal["nearest", "all"] = "all"
+    decoder_images: Literal["previous", "all"] = "previous"
+    visual_tokens: Literal["resampler", "learned"] = "resampler"
     attention: Literal["document", "release"] = "document"
     image_loss_mean: Literal["trained", "release"] = "trained"
     min_context_tokens: int = 3
@@ -219,6 +231,16 @@ class ModelConfig(Section):
     def tokens(self) -> TokenIds:
         """Special token ids."""
         return TokenIds(pad=self.pad_id, bos=self.bos_id, eos=self.eos_id, boi=self.vocab_size, image=self.vocab_size + 1)
+
+    @property
+    def value_width(self) -> int:
+        """Width of what cross-attention reads: maps of the encoder, or visual tokens."""
+        return self.language.width if self.cross_attention == "dense_resampler" else self.vision.width
+
+    def value_cells(self, sampler: SamplerConfig) -> int:
+        """Rows of what cross-attention reads of one image."""
+        dense = self.cross_attention == "dense_resampler"
+        return self.visual_resampler.queries if dense else sum(side * side for side in sampler.levels)
 
     @property
     def shape(self) -> ModelShape:

@@ -7,6 +7,7 @@ Positions count real tokens only, so a sequence's result does not depend on its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from transformers import DynamicCache
 
 from model.mm_interleaved import MMInterleaved
 from model.mmfs_net import References
-from model.sequence import Pairs, pairs_from_mask
+from model.sequence import Pairs, check_distances, pairs_from_mask
 from model.visual_tokenizer import VisualFeatures
 
 
@@ -31,7 +32,7 @@ class DecodingState:
         self.image_row = torch.zeros(0, dtype=torch.int64, device=device)
         self.image_begin = torch.zeros(0, dtype=torch.int64, device=device)
         self.values: list[Tensor | None] = [None] * model.config.language.layers
-        self.newest: dict[int, Tensor] = {}
+        self.looked_up: list[Tensor] = []
 
     def append(self, tokens: Sequence[Sequence[int]], features: VisualFeatures | None = None) -> None:
         """Continue each row by its tokens (none is allowed). `features`: the images that begin or are filled in here, in row order."""
@@ -61,8 +62,8 @@ class DecodingState:
         last = self.valid.shape[1] - 1 - self.valid.flip(1).int().argmax(1)
         return self.model.text_decoder(self.hidden[torch.arange(len(last), device=last.device), last])
 
-    def draw(self, rows: Sequence[int], generators: Sequence[torch.Generator], *, steps: int, guidance: float, scheduler: str) -> Tensor:
-        """Pictures [len(rows), 3, px, px] of rows that end in BoI."""
+    def draw(self, rows: Sequence[int], generators: Sequence[torch.Generator], **how: Any) -> Tensor:
+        """Pictures [len(rows), 3, px, px] of rows that end in BoI; `how` is for ImageDecoder.sample."""
         decoder = self.model.image_decoder
         columns = self.valid.shape[1]
         slices = [self.valid[row].nonzero().flatten().flip(0) + row * columns for row in rows]
@@ -70,7 +71,7 @@ class DecodingState:
         lengths = torch.tensor([len(each) for each in slices], device=index.device)
         mask = torch.arange(index.shape[1], device=index.device) < lengths[:, None]
         condition = decoder.condition(self.model.context(self.hidden, index, mask), mask)
-        return decoder.sample(condition, self._references(rows), generators, steps=steps, guidance=guidance, scheduler=scheduler)
+        return decoder.sample(condition, self._references(rows), generators, **how)
 
     def _see(self, is_image: Tensor, positions: Tensor, features: VisualFeatures) -> None:
         """Remember new images: where each begins, its values per layer, and its maps for the image decoder."""
@@ -84,23 +85,34 @@ class DecodingState:
         self.values = [
             new if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)
         ]
-        levels = features.levels(self.model.config.image_decoder.mmfs.levels)
-        self.newest.update(zip(row.tolist(), levels, strict=True))
+        self.looked_up += self.model.looked_up(features, self.model.config.image_decoder.mmfs)
 
     def _pairs(self, positions: Tensor, valid: Tensor) -> Pairs:
         row = torch.arange(len(positions), device=positions.device)[:, None, None]
         mask = (row == self.image_row) & (self.image_begin <= positions[..., None]) & valid[..., None]
         pairs = pairs_from_mask(mask.flatten(0, 1).unsqueeze(0))
-        if self.model.config.visible_images == "all":
-            return pairs
-        nearest = pairs.distance == 1
-        return Pairs(pairs.query[nearest], pairs.image[nearest], pairs.distance[nearest])
+        if self.model.config.visible_images == "nearest":
+            nearest = pairs.distance == 1
+            pairs = Pairs(pairs.query[nearest], pairs.image[nearest], pairs.distance[nearest])
+        check_distances(pairs, self.model.config.language.mmfs, "language.mmfs")
+        return pairs
 
     def _references(self, rows: Sequence[int]) -> References | None:
-        looking = [place for place, row in enumerate(rows) if row in self.newest]
-        if looking:
-            features = torch.stack([self.newest[rows[place]] for place in looking])
-        else:
-            cells = sum(side * side for side in self.model.config.image_decoder.mmfs.levels)
-            features = self.hidden.new_zeros(0, cells, self.model.config.vision.width)
-        return self.model.image_decoder.decoder.references(features, torch.tensor(looking, dtype=torch.int64, device=self.hidden.device))
+        """The images that the decoder looks at, the newest of each row or all."""
+        config = self.model.config
+        seen = [[image for image, owner in enumerate(self.image_row.tolist()) if owner == row] for row in rows]
+        if config.decoder_images == "previous":
+            seen = [images[-1:] for images in seen]
+        images = [image for each in seen for image in each]
+        device = self.hidden.device
+        pairs = Pairs(
+            query=torch.tensor([place for place, each in enumerate(seen) for _ in each], dtype=torch.int64, device=device),
+            image=torch.arange(len(images), device=device),
+            distance=torch.tensor([len(each) - number for each in seen for number in range(len(each))], dtype=torch.int64, device=device),
+        )
+        check_distances(pairs, config.image_decoder.mmfs, "image_decoder.mmfs")
+        cells = config.value_cells(config.image_decoder.mmfs)
+        features = (
+            torch.stack([self.looked_up[image] for image in images]) if images else self.hidden.new_zeros(0, cells, config.value_width)
+        )
+        return self.model.image_decoder.decoder.references(features, pairs)

@@ -35,7 +35,8 @@ class Prompt:
 class GenerationOptions:
     """What to generate and how. `interleaved`: the model decides; `text`: no pictures; `image`: one picture now, then stop.
 
-    temperature 0 is greedy. guidance 1 is none. Counts are per sample.
+    temperature 0 is greedy. guidance 1 is none; `image_guidance` other than 1 guides towards the images looked at as well (a third pass of
+    the decoder). Counts are per sample.
     """
 
     mode: Literal["interleaved", "text", "image"] = "interleaved"
@@ -44,6 +45,7 @@ class GenerationOptions:
     temperature: float = 0.0
     steps: int = 20
     guidance: float = 2.0
+    image_guidance: float = 1.0
     scheduler: Literal["ddpm", "ddim", "dpm"] = "ddim"
     seed: int = 0
 
@@ -201,7 +203,14 @@ class _Generation:
     def _draw(self, rows: list[int]) -> None:
         options = self.options
         generators = [self._generator(row, f"picture {self.drawn[row]}") for row in rows]
-        pictures = self.state.draw(rows, generators, steps=options.steps, guidance=options.guidance, scheduler=options.scheduler).cpu()
+        pictures = self.state.draw(
+            rows,
+            generators,
+            steps=options.steps,
+            guidance=options.guidance,
+            image_guidance=options.image_guidance,
+            scheduler=options.scheduler,
+        ).cpu()
         for row, pixels in zip(rows, pictures, strict=True):
             self.results[row].append(GeneratedImage(pixels))
             self.drawn[row] += 1

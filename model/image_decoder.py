@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -13,29 +13,29 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor, nn
 
 from model.autoencoder import build_autoencoder
-from model.config import ImageDecoderConfig
-from model.mmfs_net import MMFSNet, References, skip_shapes
+from model.config import CrossAttention, ImageDecoderConfig
+from model.mmfs_net import References, build_mmfs_net
 from model.resampler import PerceiverResampler
+from model.sequence import Pairs
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}
 
 
 class DiffusionDecoder(nn.Module):
-    """Autoencoder, UNet and the MMFS blocks on its skips."""
+    """Autoencoder, UNet and the MMFS blocks in it."""
 
-    def __init__(self, config: ImageDecoderConfig, value_width: int, *, cross_attention: bool) -> None:
+    def __init__(self, config: ImageDecoderConfig, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
         self.vae = build_autoencoder(config.autoencoder)
         self.unet = UNet2DConditionModel(**config.unet)
-        skips = skip_shapes(config.unet, config.latent_shape[1])
-        self.mmfs_module = MMFSNet(skips, value_width, config.mmfs, config.position_grid) if cross_attention else None
+        self.mmfs_module = None if cross_attention == "off" else build_mmfs_net(config, value_width, cross_attention)
 
-    def references(self, features: Tensor, looking: Tensor) -> References | None:
-        """Values of the images looked at; None where there is no MMFS."""
-        return None if self.mmfs_module is None else self.mmfs_module.references(features, looking)
+    def references(self, features: Tensor, pairs: Pairs) -> References | None:
+        """Values of the images [s, cells, value_width] that batch rows look at as `pairs` say; None where there is no MMFS."""
+        return None if self.mmfs_module is None else self.mmfs_module.references(features, pairs)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, references: References | None) -> Tensor:
-        """The UNet's own forward with MMFS between mid block and up path. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
+        """The UNet's own forward with MMFS in it. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
         unet = self.unet
         embedding = unet.time_embedding(unet.get_time_embed(latents, timesteps))
         sample = unet.conv_in(latents)
@@ -45,23 +45,25 @@ class DiffusionDecoder(nn.Module):
             skips += made
         sample = unet.mid_block(sample, embedding, encoder_hidden_states=condition)
         if self.mmfs_module is not None and references is not None:
-            skips, sample = self.mmfs_module(skips, sample, references)
-        for block in unet.up_blocks:
+            skips, sample = self.mmfs_module.between(skips, sample, references)
+        for index, block in enumerate(unet.up_blocks):
             taken = len(block.resnets)
             sample = _call(block, condition, hidden_states=sample, temb=embedding, res_hidden_states_tuple=tuple(skips[-taken:]))
             skips = skips[:-taken]
+            if self.mmfs_module is not None and references is not None:
+                sample = self.mmfs_module.after_up(index, sample, references)
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(sample)))
 
 
 class ImageDecoder(nn.Module):
     """The 77-query-style resampler, the unconditional embedding and the diffusion decoder."""
 
-    def __init__(self, config: ImageDecoderConfig, value_width: int, *, cross_attention: bool) -> None:
+    def __init__(self, config: ImageDecoderConfig, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
         self.config = config
         self.perceiver_resampler = PerceiverResampler(config.resampler)
         self.neg_prompt_embeds = nn.Parameter(torch.zeros(1, config.resampler.queries, config.resampler.width))
-        self.decoder = DiffusionDecoder(config, value_width, cross_attention=cross_attention)
+        self.decoder = DiffusionDecoder(config, value_width, cross_attention)
         self.schedule = DDPMScheduler(**config.scheduler)
 
     def condition(self, context: Tensor, mask: Tensor) -> Tensor:
@@ -97,25 +99,29 @@ class ImageDecoder(nn.Module):
         *,
         steps: int,
         guidance: float,
+        image_guidance: float,
         scheduler: str,
     ) -> Tensor:
-        """Pictures [m, 3, px, px] in 0..1. All noise of picture i comes from generators[i] (CPU), so it does not depend on the batch."""
+        """Pictures [m, 3, px, px] in 0..1. All noise of picture i comes from generators[i] (CPU), so it does not depend on the batch.
+
+        `guidance` strengthens the condition against the images looked at alone, `image_guidance` those against nothing (illume_x.md 3.2);
+        with image guidance 1, which is the released classifier-free guidance, the last needs no pass of its own.
+        """
         sampler = SCHEDULERS[scheduler].from_config(self.schedule.config)
         sampler.set_timesteps(steps, device=condition.device)
         shape = self.config.latent_shape
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(condition.device)
         rows = len(condition)
-        guided = guidance != 1.0
-        if guided:
-            condition = torch.cat((self.neg_prompt_embeds.expand(rows, -1, -1).to(condition.dtype), condition))
-            references = None if references is None else references.doubled(rows)
+        weights = guidance_weights(guidance, image_guidance if references is not None else 1.0)
+        passes = len(weights)
+        unconditional = self.neg_prompt_embeds.expand(rows, -1, -1).to(condition.dtype)
+        condition = torch.cat((condition, *[unconditional] * (passes - 1)))
+        references = None if references is None else references.repeated(rows, range(min(passes, 2)))
         latents = noise * sampler.init_noise_sigma
         for timestep in sampler.timesteps:
-            inputs = sampler.scale_model_input(torch.cat((latents, latents)) if guided else latents, timestep)
-            prediction = self.decoder(inputs, timestep.expand(len(inputs)), condition, references)
-            if guided:
-                unconditional, conditional = prediction.chunk(2)
-                prediction = unconditional + guidance * (conditional - unconditional)
+            inputs = sampler.scale_model_input(latents.repeat(passes, 1, 1, 1), timestep)
+            predictions = self.decoder(inputs, timestep.expand(len(inputs)), condition, references).chunk(passes)
+            prediction = sum_weighted(predictions, weights)
             latents = sampler.step(prediction, timestep, latents, generator=list(generators)).prev_sample
         return self.decoder.vae.to_images(latents)
 
@@ -124,6 +130,24 @@ class ImageDecoder(nn.Module):
         if kind == "epsilon":
             return noise
         return latents if kind == "sample" else self.schedule.get_velocity(latents, noise, timesteps)
+
+
+def guidance_weights(guidance: float, image_guidance: float) -> tuple[float, ...]:
+    """Weights of the predictions with condition and images, with images alone and with neither, as far as each is needed; their sum is 1.
+
+    illume_x.md 3.2: guidance (full - images) + image_guidance (images - nothing) + nothing.
+    """
+    if image_guidance != 1.0:
+        return (guidance, image_guidance - guidance, 1.0 - image_guidance)
+    return (guidance, 1.0 - guidance) if guidance != 1.0 else (1.0,)
+
+
+def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The sum of the tensors, each times its weight."""
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total = total + tensor * weight
+    return total
 
 
 def _call(block: nn.Module, condition: Tensor, **inputs: Any) -> Any:

@@ -45,7 +45,7 @@ def initialise(model: MMInterleaved) -> None:
             nn.init.zeros_(cast(Tensor, module.conv.bias))
     if config.image_decoder.quiet_start:
         _quieten(model.image_decoder.decoder.unet)
-    if config.visual_resampler.queries_start == "grid":
+    if config.visual_resampler.queries_start == "grid" and config.visual_tokens == "resampler":
         _spread_over_grid(model.visual_tokenizer.perceiver_resampler, config.visual_resampler)
     nn.init.normal_(model.visual_tokenizer.proj.weight, std=config.visual_init_std)
     nn.init.zeros_(model.visual_tokenizer.proj.bias)

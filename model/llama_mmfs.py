@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from model.config import LanguageConfig
-from model.mmfs import MMFS
+from model.config import CrossAttention, LanguageConfig
+from model.cross_attention import build_cross_attention
 from model.sequence import Pairs
 
 
 class GatedMMFS(nn.Module):
     """tanh(gate) * MMFS(norm(tokens), norm(features)); every token looks from the middle of the picture."""
 
-    def __init__(self, config: LanguageConfig, value_width: int) -> None:
+    def __init__(self, config: LanguageConfig, value_width: int, kind: CrossAttention) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.full((1,), config.gate_init))
         self.norm1 = LlamaRMSNorm(config.width, eps=config.rms_eps)
         self.norm2 = LlamaRMSNorm(value_width, eps=config.rms_eps)
-        self.attn = MMFS(config.width, value_width, config.mmfs, config.mmfs_base)
+        self.attn = build_cross_attention(kind, config.width, value_width, config.mmfs, config.mmfs_base)
         self.register_buffer("centre", torch.full((1, 2), 0.5), persistent=False)
 
     def project(self, features: Tensor) -> Tensor:
@@ -65,9 +65,9 @@ class DecoderLayer(nn.Module):
 
 
 class LlamaMMFS(nn.Module):
-    """The language model without its head. `cross_attention=False` builds it without MMFS."""
+    """The language model without its head, with or without a look at images."""
 
-    def __init__(self, config: LanguageConfig, entries: int, value_width: int, *, cross_attention: bool) -> None:
+    def __init__(self, config: LanguageConfig, entries: int, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
         llama = LlamaConfig(
             vocab_size=entries,
@@ -83,7 +83,11 @@ class LlamaMMFS(nn.Module):
         )
         self.embed_tokens = nn.Embedding(entries, config.width)
         self.layers = nn.ModuleList(
-            DecoderLayer(llama, index, GatedMMFS(config, value_width) if cross_attention and index % config.cross_frequency == 0 else None)
+            DecoderLayer(
+                llama,
+                index,
+                None if cross_attention == "off" or index % config.cross_frequency else GatedMMFS(config, value_width, cross_attention),
+            )
             for index in range(config.layers)
         )
         self.norm = LlamaRMSNorm(config.width, eps=config.rms_eps)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.batch import InterleavedBatch, MMInterleavedOutput
-from model.config import ModelConfig
+from model.config import ModelConfig, SamplerConfig
 from model.image_decoder import ImageDecoder
 from model.llama_mmfs import LlamaMMFS
 from model.losses import joint_loss, text_loss
@@ -81,7 +81,11 @@ class MMInterleaved(nn.Module):
 
     def project(self, features: VisualFeatures) -> list[Tensor | None]:
         """Per layer the values that MMFS samples, None where a layer has none."""
-        return self.mm_decoder.project(features.levels(self.config.language.mmfs.levels))
+        return self.mm_decoder.project(self.looked_up(features, self.config.language.mmfs))
+
+    def looked_up(self, features: VisualFeatures, sampler: SamplerConfig) -> Tensor:
+        """What cross-attention reads of images, [n, cells, value_width]: the sampler's levels, or the visual tokens (`dense_resampler`)."""
+        return features.tokens if self.config.cross_attention == "dense_resampler" else features.levels(sampler.levels)
 
     def context(self, hidden: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         """Projected context [m, T, width] of images, BoI first; hidden [B, L, width], index [m, T] flat tokens, mask [m, T]."""
@@ -95,8 +99,8 @@ class MMInterleaved(nn.Module):
         chosen = layout.decoded
         decoder = self.image_decoder
         condition = decoder.condition(self.context(hidden, layout.context, layout.context_mask), layout.context_mask)
-        looked_at = VisualFeatures(features.tokens, tuple(each.index_select(0, layout.looked_at) for each in features.maps))
-        references = decoder.decoder.references(looked_at.levels(self.config.image_decoder.mmfs.levels), layout.looking)
+        looked_at = self.looked_up(features.chosen(layout.looked_at), self.config.image_decoder.mmfs)
+        references = decoder.decoder.references(looked_at, layout.references)
         posterior = batch.posterior_noise
         losses = decoder.losses(
             batch.target_images[chosen],

@@ -1,91 +1,150 @@
-"""MMFS in the image decoder, ControlNet-style: an update for each skip tensor of the UNet and for its mid block."""
+"""MMFS in the image decoder: on each skip tensor and the mid block, ControlNet-style, or after each up block of the UNet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from model.config import SamplerConfig
-from model.mmfs import MMFS
+from model.config import CrossAttention, ImageDecoderConfig
+from model.cross_attention import build_cross_attention
 from model.positions import cell_centres, resize_table, sincos_2d
 from model.sequence import Pairs
 
 
 @dataclass(frozen=True)
 class References:
-    """What the decoder looks at: row `looking[i]` of the batch sees image i of each block's values. Constant over denoising steps."""
+    """What the decoder looks at: `rows` of the batch, ascending, look at images of each block's `values`. Constant over denoising steps.
 
-    looking: Tensor
+    pairs: query numbers `rows`, image numbers `values`.
+    """
+
+    rows: Tensor
+    pairs: Pairs
     values: tuple[Tensor, ...]
 
-    def doubled(self, rows: int) -> References:
-        """The same for a batch of `rows` repeated twice, as classifier-free guidance needs it."""
-        return References(torch.cat((self.looking, self.looking + rows)), tuple(torch.cat((value, value)) for value in self.values))
+    def repeated(self, rows: int, copies: Sequence[int]) -> References:
+        """The same for a batch made of several copies of `rows` rows, of which those in `copies` look: for classifier-free guidance."""
+        seen, pairs = len(self.rows), self.pairs
+        return References(
+            torch.cat([self.rows + copy * rows for copy in copies]),
+            Pairs(
+                torch.cat([pairs.query + place * seen for place in range(len(copies))]),
+                pairs.image.repeat(len(copies)),
+                pairs.distance.repeat(len(copies)),
+            ),
+            self.values,
+        )
 
 
 class MMFSBlock(nn.Module):
-    """One skip tensor looks at the previous image, each cell from its own place."""
+    """One tensor of the UNet looks at images, each cell from its own place."""
 
     pos_embed: Tensor
     centres: Tensor
 
-    def __init__(self, channels: int, side: int, value_width: int, config: SamplerConfig, position_grid: int) -> None:
+    def __init__(self, channels: int, side: int, value_width: int, config: ImageDecoderConfig, kind: CrossAttention) -> None:
         super().__init__()
-        self.register_buffer("pos_embed", sincos_2d(position_grid, channels))
+        self.register_buffer("pos_embed", sincos_2d(config.position_grid, channels))
         self.register_buffer("centres", cell_centres((side,)), persistent=False)
         self.query_norm = nn.LayerNorm(channels, eps=1e-6)
         self.feat_norm = nn.LayerNorm(value_width, eps=1e-6)
-        self.mmfs = MMFS(channels, value_width, config, side)
+        self.mmfs = build_cross_attention(kind, channels, value_width, config.mmfs, side)
         self.conv = nn.Conv2d(channels, channels, 1)
 
     def project(self, features: Tensor) -> Tensor:
         """Values of image features [s, cells, value_width]."""
         return self.mmfs.project(self.feat_norm(features))
 
-    def forward(self, sample: Tensor, looking: Tensor, value: Tensor) -> Tensor:
+    def forward(self, sample: Tensor, references: References, value: Tensor) -> Tensor:
         """sample [m, C, h, w]; rows that look at nothing get the sink; returns the update, same shape."""
         rows, channels, height, width = sample.shape
         cells = height * width
-        seen = len(looking)
-        tokens = sample.index_select(0, looking).flatten(2).transpose(1, 2)
+        seen = len(references.rows)
+        tokens = sample.index_select(0, references.rows).flatten(2).transpose(1, 2)
         query = (self.query_norm(tokens) + resize_table(self.pos_embed, height)).flatten(0, 1)
-        index = torch.arange(seen * cells, device=sample.device)
-        pairs = Pairs(query=index, image=index // cells, distance=torch.ones_like(index))
+        pairs = _per_cell(references.pairs, cells)
         looked = self.mmfs(query, value, self.centres.repeat(seen, 1), pairs).view(seen, cells, channels)
-        unseen = self.mmfs.output_proj(self.mmfs.ignore_token).view(1, 1, channels).expand(rows, cells, channels)
-        update = unseen.to(looked.dtype).index_copy(0, looking, looked)
+        unseen = self.mmfs.unseen().view(1, 1, channels).expand(rows, cells, channels)
+        update = unseen.to(looked.dtype).index_copy(0, references.rows, looked)
         return self.conv(update.transpose(1, 2).unflatten(2, (height, width)))
 
 
 class MMFSNet(nn.Module):
-    """A block per skip tensor and one for the mid block."""
+    """The released wiring: a block per skip tensor and one for the mid block."""
 
-    def __init__(self, skips: Sequence[tuple[int, int]], value_width: int, config: SamplerConfig, position_grid: int) -> None:
+    def __init__(self, config: ImageDecoderConfig, value_width: int, kind: CrossAttention) -> None:
         super().__init__()
-        self.levels = config.levels
-        self.mmfs_down_blocks = nn.ModuleList(MMFSBlock(channels, side, value_width, config, position_grid) for channels, side in skips)
-        channels, side = skips[-1]
-        self.mmfs_mid_block = MMFSBlock(channels, side, value_width, config, position_grid)
+        skips = skip_shapes(config.unet, config.latent_shape[1])
+        blocks = [MMFSBlock(channels, side, value_width, config, kind) for channels, side in (*skips, skips[-1])]
+        self.mmfs_down_blocks = nn.ModuleList(blocks[:-1])
+        self.mmfs_mid_block = blocks[-1]
 
-    @property
-    def blocks(self) -> list[MMFSBlock]:
-        """All blocks, the mid block last."""
-        return [*self.mmfs_down_blocks, self.mmfs_mid_block]
+    def references(self, features: Tensor, pairs: Pairs) -> References:
+        """Project the features [s, cells, value_width] of the images that are looked at; pairs number batch rows and these images."""
+        return _references(self._blocks(), features, pairs)
 
-    def references(self, features: Tensor, looking: Tensor) -> References:
-        """Project the features [s, cells, value_width] of the images that are looked at."""
-        return References(looking, tuple(block.project(features) for block in self.blocks))
-
-    def forward(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
+    def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
         """Skip tensors and mid-block output with their updates added."""
+        samples = (*skips, mid)
         updated = [
-            sample + block(sample, references.looking, value)
-            for block, sample, value in zip(self.blocks, (*skips, mid), references.values, strict=True)
+            sample + block(sample, references, value)
+            for block, sample, value in zip(self._blocks(), samples, references.values, strict=True)
         ]
         return updated[:-1], updated[-1]
+
+    def after_up(self, index: int, sample: Tensor, references: References) -> Tensor:
+        """Nothing is added after an up block."""
+        del index, references
+        return sample
+
+    def _blocks(self) -> list[MMFSBlock]:
+        return [*cast(Sequence[MMFSBlock], self.mmfs_down_blocks), self.mmfs_mid_block]
+
+
+class UpsamplingMMFSNet(nn.Module):
+    """The paper's wiring: a block after each up block (paper_tables.md, architecture)."""
+
+    def __init__(self, config: ImageDecoderConfig, value_width: int, kind: CrossAttention) -> None:
+        super().__init__()
+        shapes = up_shapes(config.unet, config.latent_shape[1])
+        self.mmfs_up_blocks = nn.ModuleList(MMFSBlock(channels, side, value_width, config, kind) for channels, side in shapes)
+
+    def references(self, features: Tensor, pairs: Pairs) -> References:
+        """See MMFSNet."""
+        return _references(cast(Sequence[MMFSBlock], self.mmfs_up_blocks), features, pairs)
+
+    def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
+        """Skip tensors and mid block stay as they are."""
+        del references
+        return list(skips), mid
+
+    def after_up(self, index: int, sample: Tensor, references: References) -> Tensor:
+        """The output of an up block with its update added."""
+        block = cast(MMFSBlock, self.mmfs_up_blocks[index])
+        return sample + block(sample, references, references.values[index])
+
+
+def build_mmfs_net(config: ImageDecoderConfig, value_width: int, kind: CrossAttention) -> MMFSNet | UpsamplingMMFSNet:
+    """The configured wiring."""
+    if config.wiring == "skips":
+        return MMFSNet(config, value_width, kind)
+    return UpsamplingMMFSNet(config, value_width, kind)
+
+
+def _references(blocks: Sequence[MMFSBlock], features: Tensor, pairs: Pairs) -> References:
+    rows, query = pairs.query.unique(return_inverse=True)
+    return References(rows, Pairs(query, pairs.image, pairs.distance), tuple(block.project(features) for block in blocks))
+
+
+def _per_cell(pairs: Pairs, cells: int) -> Pairs:
+    """Pairs of batch rows as pairs of their cells."""
+    cell = torch.arange(cells, device=pairs.query.device)
+    query = (pairs.query[:, None] * cells + cell).flatten()
+    return Pairs(query, pairs.image.repeat_interleave(cells), pairs.distance.repeat_interleave(cells))
 
 
 def skip_shapes(unet: dict[str, object], side: int) -> list[tuple[int, int]]:
@@ -99,3 +158,9 @@ def skip_shapes(unet: dict[str, object], side: int) -> list[tuple[int, int]]:
             side //= 2
             shapes.append((width, side))
     return shapes
+
+
+def up_shapes(unet: dict[str, object], side: int) -> list[tuple[int, int]]:
+    """(channels, side) of what each up block of such a UNet puts out."""
+    widths = [int(width) for width in unet["block_out_channels"]]  # type: ignore[attr-defined]
+    return [(width, side // 2 ** max(level - 1, 0)) for level, width in reversed(list(enumerate(widths)))]

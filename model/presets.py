@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from model.ablations import with_form, with_one_level
 from model.config import (
     AutoencoderConfig,
     ConfigError,
@@ -340,7 +341,7 @@ def _release_13b(vocab_size: int) -> ModelConfig:
 
 
 def _ablation_3b(vocab_size: int) -> ModelConfig:
-    """The paper's ablations: CLIP ViT-L/14, OpenLLaMA-3B v2, miniSD at 256 pixels, 32 visual tokens, the nearest image only."""
+    """The paper's ablations: CLIP ViT-L/14, OpenLLaMA-3B v2, miniSD at 256 pixels, 32 visual tokens, the nearest image and one map."""
     config = _published(
         vocab_size,
         vision=_CLIP_L,
@@ -355,7 +356,15 @@ def _ablation_3b(vocab_size: int) -> ModelConfig:
         condition_heads=12,
         pad_id=31999,
     )
-    return replace(config, visible_images="nearest")
+    return with_one_level(replace(config, visible_images="nearest"))
+
+
+def _paper_13b(vocab_size: int) -> ModelConfig:
+    """The main model as the paper describes it: Eq. 4 literally, and MMFS after each up block of the UNet."""
+    config = with_form(_release_13b(vocab_size), "paper")
+    return replace(
+        config, image_decoder=replace(config.image_decoder, wiring="upsampling"), attention="document", image_loss_mean="trained"
+    )
 
 
 PRESETS: dict[str, Callable[[int], ModelConfig]] = {
@@ -365,4 +374,5 @@ PRESETS: dict[str, Callable[[int], ModelConfig]] = {
     "official_tiny": _official_tiny,
     "ablation_3b": _ablation_3b,
     "release_13b": _release_13b,
+    "paper_13b": _paper_13b,
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.batch import InterleavedBatch
-from model.config import ModelConfig
+from model.config import ModelConfig, SamplerConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Layout:
     predicts, id it must predict.
     decoded [m] int64: images that go through the decoder; decode_weight [m] float: 0 for one that is there only to keep the graph whole.
     context [m, T] int64 flat tokens from BoI back to the document's start, context_mask [m, T] bool.
-    looking [s] int64 into decoded, looked_at [s] int64 into images: decoded images whose previous image is of the same document.
+    looked_at [s] int64: the images that the decoder looks at; references: which of them (numbered in looked_at) each decoded image sees.
     """
 
     attention: Tensor
@@ -51,8 +51,8 @@ class Layout:
     decode_weight: Tensor
     context: Tensor
     context_mask: Tensor
-    looking: Tensor
     looked_at: Tensor
+    references: Pairs
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
@@ -73,9 +73,10 @@ def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
     if not len(decoded):
         decoded, decode_weight = trained.new_zeros(1, dtype=torch.int64), decode_weight.new_zeros(1)
     context, context_mask = context_slices(boi[decoded], start)
-    same = (batch.image_row[1:] == batch.image_row[:-1]) & (start[boi[1:]] == start[boi[:-1]])
-    follows = torch.cat((same.new_zeros(1), same))
-    looking = follows[decoded].nonzero().flatten()
+    pairs = visible_pairs(start, boi, documents.flatten() > 0, config.visible_images)
+    looked_at, references = reference_pairs(start[boi], decoded, config.decoder_images)
+    check_distances(pairs, config.language.mmfs, "language.mmfs")
+    check_distances(references, config.image_decoder.mmfs, "image_decoder.mmfs")
     predict = batch.targets_mask[:, 1:].flatten().nonzero().flatten()
     predict = predict + predict // (columns - 1)
     return Layout(
@@ -83,15 +84,15 @@ def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
         is_image=is_image,
         image_token=(is_image.flatten().cumsum(0) - 1).clamp(min=0),
         is_boi=ids == config.tokens.boi,
-        pairs=visible_pairs(start, boi, documents.flatten() > 0, config.visible_images),
+        pairs=pairs,
         predict=predict,
         target=ids.flatten()[predict + 1],
         decoded=decoded,
         decode_weight=decode_weight,
         context=context,
         context_mask=context_mask,
-        looking=looking,
-        looked_at=decoded[looking] - 1,
+        looked_at=looked_at,
+        references=references,
     )
 
 
@@ -124,11 +125,39 @@ def visible_pairs(start: Tensor, boi: Tensor, real: Tensor, visible: Literal["ne
     newest = before - 1
     if visible == "nearest":
         count = count.clamp(max=1)
-    query = torch.arange(len(start), device=start.device).repeat_interleave(count)
-    first = (count.cumsum(0) - count)[query]
-    within = torch.arange(len(query), device=start.device) - first
-    distance = count[query] - within
+    query, distance = _oldest_first(count)
     return Pairs(query=query, image=newest[query] - distance + 1, distance=distance)
+
+
+def reference_pairs(document: Tensor, decoded: Tensor, visible: Literal["previous", "all"]) -> tuple[Tensor, Pairs]:
+    """What the decoder looks at: the images before each decoded one in its document, or only the last of them.
+
+    document [n]: any number that ascends with the document of each image; decoded [m]. Returns the images looked at [s], ascending, and
+    the pairs of a decoded image (its place in `decoded`) and an image looked at (its place in the former).
+    """
+    count = decoded - torch.searchsorted(document, document[decoded])
+    if visible == "previous":
+        count = count.clamp(max=1)
+    query, distance = _oldest_first(count)
+    looked_at, image = (decoded[query] - distance).unique(return_inverse=True)
+    return looked_at, Pairs(query=query, image=image, distance=distance)
+
+
+def _oldest_first(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of queries that see `count` images each: (query, distance), distance 1 for the newest, which stands last."""
+    query = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    within = torch.arange(len(query), device=count.device) - (count.cumsum(0) - count)[query]
+    return query, count[query] - within
+
+
+def check_distances(pairs: Pairs, sampler: SamplerConfig, name: str) -> None:
+    """Raises ValueError when a query sees more images than the sampler's table has rows for."""
+    most = int(pairs.distance.max()) if len(pairs.distance) else 0
+    if most >= sampler.table_rows:
+        raise ValueError(
+            f"a document shows {most} images to one place, {name}.table_rows allows {sampler.table_rows - 1}; "
+            "split the document, or set visible_images or decoder_images so that fewer are seen"
+        )
 
 
 def pairs_from_mask(mask: Tensor) -> Pairs:

@@ -20,6 +20,10 @@ class VisualFeatures:
     tokens: Tensor
     maps: tuple[Tensor, ...]
 
+    def chosen(self, images: Tensor) -> VisualFeatures:
+        """The features of these images, [s] indices."""
+        return VisualFeatures(self.tokens.index_select(0, images), tuple(each.index_select(0, images) for each in self.maps))
+
     def levels(self, sides: tuple[int, ...]) -> Tensor:
         """The maps with these sides as rows [n, cells, width], in the order given."""
         by_side = {each.shape[-1]: each for each in self.maps}
@@ -27,19 +31,26 @@ class VisualFeatures:
 
 
 class VisualTokenizer(nn.Module):
-    """Encoder, perceiver resampler and projection (mm_interleaved.md 1.2)."""
+    """Encoder, perceiver resampler and projection (mm_interleaved.md 1.2).
+
+    With `learned`, vectors that no picture changes stand in for the resampler's tokens: pictures are then seen through MMFS alone.
+    """
 
     pos_embed: Tensor
     clip_mean: Tensor
     clip_std: Tensor
 
-    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int) -> None:
+    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False) -> None:
         super().__init__()
         self.encoder = ClipEncoder(vision)
-        self.perceiver_resampler = PerceiverResampler(resampler)
-        self.pos_proj = nn.Linear(vision.width, vision.width)
-        self.pos_ln = nn.LayerNorm(vision.width, eps=1e-6)
-        self.post_ln = nn.LayerNorm(vision.width, eps=1e-6)
+        if learned:
+            self.learned_tokens = nn.Parameter(torch.randn(resampler.queries, resampler.width))
+        else:
+            self.perceiver_resampler = PerceiverResampler(resampler)
+            self.pos_proj = nn.Linear(vision.width, vision.width)
+            self.pos_ln = nn.LayerNorm(vision.width, eps=1e-6)
+            self.post_ln = nn.LayerNorm(vision.width, eps=1e-6)
+        self.learned = learned
         self.proj = nn.Linear(resampler.width, language_width)
         table = torch.cat((torch.zeros(1, vision.width), sincos_2d(vision.grid, vision.width)))
         self.register_buffer("pos_embed", table)
@@ -49,9 +60,11 @@ class VisualTokenizer(nn.Module):
     def forward(self, images: Tensor) -> VisualFeatures:
         """images [n, 3, px, px] in 0..1."""
         hidden, maps = self.encoder((images - self.clip_mean) / self.clip_std)
-        source = self.post_ln(self.pos_ln(self.pos_proj(hidden)) + self.pos_embed)
-        tokens = self.proj(self.perceiver_resampler(source))
-        return VisualFeatures(tokens, tuple(each + self._positions(each.shape[-1]) for each in maps))
+        if self.learned:
+            tokens = self.learned_tokens.expand(len(images), -1, -1)
+        else:
+            tokens = self.perceiver_resampler(self.post_ln(self.pos_ln(self.pos_proj(hidden)) + self.pos_embed))
+        return VisualFeatures(self.proj(tokens), tuple(each + self._positions(each.shape[-1]) for each in maps))
 
     def _positions(self, side: int) -> Tensor:
         return resize_table(self.pos_embed[1:], side).T.unflatten(1, (side, side))

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from components.architecture import architecture
 from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
-from model.presets import preset as named_size
+from model.config import ConfigError
 
 
 def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = ()
         if not (data / "documents.jsonl").is_file():
             raise ParamsError(f"--data {data}: no documents.jsonl in this folder; see docs for the format of your own data")
         values = merge(values, {"data": {"source": "folder", "path": str(data.resolve())}})
-    _check_rows(parse(values))
+    _check_model(parse(values))
     return dict(values)
 
 
@@ -32,9 +33,12 @@ def as_yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def _check_rows(params: Params) -> None:
-    """Raises ParamsError for a row that is too long for the model, which its stage would find only when it starts."""
-    limit = named_size(params.model.preset, vocab_size=params.data.vocabulary_size).shape.max_row_tokens
+def _check_model(params: Params) -> None:
+    """Raises ParamsError for a model that cannot be built or a row too long for it, which a stage would find only when it starts."""
+    try:
+        limit = architecture(params.model, params.data.vocabulary_size).shape.max_row_tokens
+    except ConfigError as error:
+        raise ParamsError(f"model: {error}") from None
     for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
         if (asked := params.training(stage).row_tokens) > limit:
             raise ParamsError(f"{key}.row_tokens is {asked}, preset {params.model.preset} has {limit} positions; set it to at most {limit}")

@@ -42,7 +42,11 @@ class Generator:
         """
         given = [generation.Prompt(str(number), self._encode(prompt)) for number, prompt in enumerate(prompts)]
         asked = generation.GenerationOptions(
-            max_new_tokens=options.max_new_tokens, steps=options.steps, guidance=options.guidance, seed=options.seed
+            max_new_tokens=options.max_new_tokens,
+            steps=options.steps,
+            guidance=options.guidance,
+            image_guidance=options.image_guidance,
+            seed=options.seed,
         )
         try:
             answers = generation.generate(self.model, given, asked)

@@ -19,12 +19,14 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """How an answer is generated. `steps` are denoising steps, `guidance` is the classifier-free scale."""
+    """How an answer is generated. `steps` are denoising steps, `guidance` is the classifier-free scale, `image_guidance` that of
+    the pictures given."""
 
     seed: int = 0
     max_new_tokens: int = 96
     steps: int = 20
     guidance: float = 2.0
+    image_guidance: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from model.config import ModelConfig
 from model.decoding import DecodingState
 from model.generation import GeneratedImage, GeneratedText, GenerationOptions, Prompt, generate, generate_images, generate_text
 from model.mm_interleaved import MMInterleaved
-from model.sequence import plan
+from model.sequence import Pairs, plan
 
 FAST = GenerationOptions(max_new_tokens=6, max_images=2, steps=2, temperature=1.0)
 
@@ -71,15 +71,15 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
         decoder = network.image_decoder
         condition = decoder.condition(network.context(hidden, layout.context, layout.context_mask), layout.context_mask)[1:]
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
-        references = decoder.decoder.references(looked_at, torch.tensor([0]))
-        expected = decoder.sample(condition, references, [generator], steps=3, guidance=2.0, scheduler="ddim")
+        references = decoder.decoder.references(looked_at, Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1])))
+        expected = decoder.sample(condition, references, [generator], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
     state = DecodingState(network, 1)
     column = int(batch.image_column[1])
     with torch.no_grad():
         state.append([batch.text_ids[0, : column + 1].tolist()], network.visual_tokenizer(batch.images[:1]))
-        actual = state.draw([0], [generator.manual_seed(5)], steps=3, guidance=2.0, scheduler="ddim")
+        actual = state.draw([0], [generator.manual_seed(5)], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
     assert_close(actual, expected, "model")
     assert generate_images(network, begin, options).shape == (1, 3, config.image_decoder.output_px, config.image_decoder.output_px)
 

@@ -94,7 +94,7 @@ def test_visibility_is_exact(official: Official) -> None:
 def test_image_decoder(official: Official) -> None:
     layout, tensors, model = official.layout, official.tensors, official.model
     looking = torch.zeros(len(official.batch.images), 1, dtype=torch.int64)
-    looking[layout.looking] = 1
+    looking[layout.references.query] = 1
     assert_close(looking, tensors["decoder.mmfs_mask"], "model", "who sees the previous image")
     assert_close(layout.context_mask.long(), tensors["decoder.context_mask"], "model", "context mask")
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_image_decoder(official: Official) -> None:
         condition = model.image_decoder.condition(context, layout.context_mask)
         levels = official.features.levels(official.config.image_decoder.mmfs.levels)
         decoder = model.image_decoder.decoder
-        references = decoder.references(levels[layout.looked_at], layout.looking)
+        references = decoder.references(levels[layout.looked_at], layout.references)
         epsilon = decoder(tensors["decoder.latents"], tensors["decoder.timesteps"], condition, references)
     assert_close(context, tensors["decoder.context"], "model", "context")
     assert_close(condition, tensors["decoder.condition_tokens"], "model", "condition")

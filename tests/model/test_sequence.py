@@ -44,6 +44,25 @@ def test_layout_equals_brute_force(rows: list[list[list[int | str]]], nearest: b
     assert list(zip(pairs.query.tolist(), pairs.image.tolist(), pairs.distance.tolist(), strict=True)) == expected
 
 
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, every=st.booleans())
+def test_the_decoder_sees_earlier_images_of_the_document(rows: list[list[list[int | str]]], every: bool) -> None:
+    config = preset("smoke", vocab_size=VOCABULARY, decoder_images="all" if every else "previous", min_context_tokens=0)
+    batch = pack(config, rows, columns=120, seed=0)
+    if not len(batch.images):
+        return
+    layout = plan(batch, config)
+    assert layout.decoded.tolist() == list(range(len(batch.images)))
+    owner = [(row, batch.document_ids[row, column].item()) for row, column in zip(batch.image_row, batch.image_column, strict=True)]
+    expected = []
+    for image in range(len(owner)):
+        seen = [other for other in range(image) if owner[other] == owner[image]]
+        expected += [(image, other, image - other) for other in (seen if every else seen[-1:])]
+    pairs = layout.references
+    images = layout.looked_at[pairs.image].tolist()
+    assert list(zip(pairs.query.tolist(), images, pairs.distance.tolist(), strict=True)) == expected
+
+
 def test_context_runs_from_boi_back_to_the_start(config: ModelConfig, make_batch: MakeBatch) -> None:
     batch = make_batch([[[5, 6, "image", 7, "image"], [8, "image"]]])
     layout = plan(batch, config)
@@ -51,7 +70,7 @@ def test_context_runs_from_boi_back_to_the_start(config: ModelConfig, make_batch
     boi, image, bos = config.tokens.boi, config.tokens.image, config.tokens.bos
     placeholders = [image] * config.visual_resampler.queries
     assert shown == [[boi, 6, 5, bos], [boi, 7, *placeholders, boi, 6, 5, bos], [boi, 8, bos]]
-    assert layout.looking.tolist() == [1]
+    assert layout.references.query.tolist() == [1]
     assert layout.looked_at.tolist() == [0]
 
 

@@ -1,0 +1,35 @@
+"""The model that a run's parameters choose. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from components.params import ModelParams
+from model.ablations import at_input, with_form, with_one_level
+from model.config import ModelConfig
+from model.presets import preset
+
+
+def architecture(chosen: ModelParams, vocab_size: int) -> ModelConfig:
+    """The preset with the axes that `chosen` changes. Raises ConfigError for an impossible combination."""
+    config = preset(
+        chosen.preset,
+        vocab_size=vocab_size,
+        cross_attention=chosen.cross_attention,
+        visible_images=chosen.visible_images,
+        decoder_images=chosen.decoder_images,
+        visual_tokens=chosen.visual_tokens,
+        attention=chosen.attention,
+        text_loss_weight=chosen.text_loss_weight,
+        image_loss_weight=chosen.image_loss_weight,
+        condition_drop=chosen.condition_drop,
+    )
+    if chosen.visual_token_count is not None:
+        resampler = replace(config.visual_resampler, queries=chosen.visual_token_count, queries_start="random")
+        config = replace(config, visual_resampler=resampler)
+    if chosen.image_px is not None:
+        config = at_input(config, chosen.image_px)
+    if not chosen.multi_scale:
+        config = with_one_level(config)
+    decoder = replace(config.image_decoder, wiring=chosen.mmfs_wiring)
+    return with_form(replace(config, image_decoder=decoder), chosen.mmfs_form)
