@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, for scripts.")]
 NOT_FOUND = 66  # EX_NOINPUT of sysexits.h: what was named does not exist
 BAD_USAGE = 64  # EX_USAGE
+BAD_DATA = 65  # EX_DATAERR
 UNAVAILABLE = 69  # EX_UNAVAILABLE
 # Errors that are no bugs, by name, because importing their modules to recognise them would load all of MLflow.
 REFUSALS = {
@@ -30,6 +31,8 @@ REFUSALS = {
     "components.services.ports.PortTaken": UNAVAILABLE,
     "components.services.stack.ServiceError": UNAVAILABLE,
     "mlflow.exceptions.MlflowException": NOT_FOUND,
+    "model.config.ConfigError": BAD_USAGE,
+    "model.weights.WeightsError": BAD_DATA,
 }
 
 
@@ -84,18 +87,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 @contextmanager
-def working(text: str) -> Iterator[None]:
-    """A spinner on a terminal while something runs that tells no progress; one line elsewhere."""
+def working(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on a terminal while something runs, a line elsewhere; what is yielded says how far it is."""
     console = notes()
     if not console.is_terminal:
         console.print(f"{text} ...")
-        yield
+        yield console.print
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
-        progress.add_task(text, total=None)
-        yield
+        task = progress.add_task(text, total=None)
+        yield lambda told: progress.update(task, description=told)
 
 
 def repository_root() -> Path:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flows.cli_output import NOT_FOUND, CommandError, Json, application, print_json, print_table, repository_root, working
+from flows.cli_output import NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root, working
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    weights = application("Fetch the bytes of models; `dvc pull` fetches everything else.")
-    weights.callback()(_group)
+    weights = application("Fetch the bytes of models, or turn the released ones into ours and back.")
     weights.command("pull")(pull)
+    weights.command("import")(import_)
+    weights.command("export")(export)
     app.add_typer(weights, name="weights")
-
-
-def _group() -> None:
-    """Fetch the bytes of models; `dvc pull` fetches everything else."""
 
 
 def pull(json_: Json = False) -> None:
@@ -42,3 +42,48 @@ def pull(json_: Json = False) -> None:
         print_json(fetched)
     else:
         print_table(("stage's outs", "weights"), list(fetched.items()))
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder of the released *.bin files.", exists=True, file_okay=False, show_default=False)],
+    target: Annotated[Path, typer.Argument(help="New folder for safetensors and configuration.", show_default=False)],
+    preset: Annotated[str, typer.Option(help="The architecture that the files hold, by the name of its preset.")] = "release_13b",
+    image_px: Annotated[
+        int | None, typer.Option(help="Side of the encoder's input; the position table is resized for it.", show_default=False)
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Turn the released weights into a folder that mmfs reads. Nothing but tensors is unpickled, one file at a time.
+
+    Example: `mmfs weights import mm_interleaved_pretrain weights/release`
+    """
+    with working("Reading the files") as tell:
+        from components.official_weights import import_release
+
+        done = import_release(source, target, preset, image_px, tell)
+    if json_:
+        print_json(asdict(done) | {"target": str(target)})
+    else:
+        out().print(f"{done.tensors} tensors, {done.values:,} values from {done.files} files into {target}")
+        for what, names in (("renamed", done.renamed), ("left out", done.left_out)):
+            if names:
+                out().print(f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of a model.", exists=True, file_okay=False, show_default=False)],
+    target: Annotated[Path, typer.Argument(help="New folder for *.bin files.", show_default=False)],
+    json_: Json = False,
+) -> None:
+    """Write a model as *.bin files that the official code loads.
+
+    Example: `mmfs weights export weights/release for_the_official_code`
+    """
+    with working("Writing the files") as tell:
+        from components.official_weights import export_release
+
+        files = export_release(source, target, tell)
+    if json_:
+        print_json({"files": files, "target": str(target)})
+    else:
+        out().print(f"{files} files into {target}")

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import ModelConfig, load_config
 from model.image_decoder import ImageDecoder
@@ -18,15 +16,9 @@ from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.text_decoder import TextDecoder
 from model.visual_tokenizer import VisualTokenizer
+from model.weights import load_weights, read_weights, write_weights
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-# Public checkpoints hold this fixed table; newer libraries do not save it.
-OPTIONAL_KEYS = frozenset({"visual_tokenizer.encoder.vision_model.embeddings.position_ids"})
-
-
-class WeightsError(ValueError):
-    """Weights cannot be used for a model; the message names the tensors or the file."""
 
 
 def build_model(config: ModelConfig, seed: int) -> MMInterleaved:
@@ -48,42 +40,16 @@ def save_model(model: nn.Module, folder: Path) -> None:
     """Write model.safetensors and config.json into an existing or new folder."""
     config = cast(ModelConfig, model.config)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_weights([model.state_dict()], 1, folder)
     (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path) -> MMInterleaved:
     """The model saved in a folder, in evaluation mode. Raises ConfigError, WeightsError, or OSError when a file cannot be read."""
-    config = load_config(folder / CONFIG_FILE)
-    model = build_model(config, seed=0)
-    load_weights(model, read_weights(folder / WEIGHTS_FILE))
+    with torch.random.fork_rng(devices=[]):
+        model = _compose(load_config(folder / CONFIG_FILE))
+    load_weights(model, read_weights(folder))
     return model.eval()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises WeightsError for another format, OSError when it cannot be read."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch the weights again") from None
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into a model, strictly. Raises WeightsError naming what is missing, unknown or of another shape."""
-    wanted = model.state_dict()
-    given = {name: tensor for name, tensor in tensors.items() if name in wanted or name not in OPTIONAL_KEYS}
-    problems = [f"missing {name}" for name in wanted.keys() - given.keys()]
-    problems += [f"unknown {name}" for name in given.keys() - wanted.keys()]
-    problems += [
-        f"{name} is {tuple(given[name].shape)}, the model has {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & given.keys()
-        if wanted[name].shape != given[name].shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        raise WeightsError(f"{len(problems)} tensors do not fit the configuration: {shown}")
-    model.load_state_dict(given)
 
 
 def _compose(config: ModelConfig) -> MMInterleaved:

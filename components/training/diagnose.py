@@ -6,8 +6,8 @@ import torch
 
 from components.data.documents import CorpusError
 from components.run.failures import FailureClass, StageError, explain
-from model.build import WeightsError
 from model.config import ConfigError
+from model.weights import WeightsError
 
 _LOST_PEER = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "TCPStore", "connectFullMesh", "Socket Timeout")
 _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory")

@@ -27,6 +27,8 @@ SCRIPTED = {
     "models list",
     "models verify",
     "weights pull",
+    "weights import",
+    "weights export",
 }
 
 

@@ -10,10 +10,11 @@ import torch
 from packed_rows import MakeBatch
 from safetensors.torch import load_file
 
-from model.build import CONFIG_FILE, WEIGHTS_FILE, WeightsError, build_model, load_model, load_weights, save_model
+from model.build import CONFIG_FILE, build_model, load_model, save_model
 from model.config import ConfigError, ModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
+from model.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError, load_weights, write_weights
 
 
 def test_a_saved_model_is_the_same_model(network: MMInterleaved, make_batch: MakeBatch, tmp_path: Path) -> None:
@@ -37,19 +38,19 @@ def test_weights_of_another_shape_are_named(network: MMInterleaved, config: Mode
     tensors = network.state_dict()
     tensors["soi_token"] = torch.zeros(1, 3)
     with pytest.raises(WeightsError, match=r"soi_token is \(1, 3\)"):
-        load_weights(build_model(config, seed=0), tensors)
+        load_weights(build_model(config, seed=0), [tensors])
 
 
 def test_missing_and_unknown_weights_are_named(network: MMInterleaved, config: ModelConfig) -> None:
     tensors = network.state_dict()
     tensors["moon"] = tensors.pop("soi_token")
     with pytest.raises(WeightsError, match="missing soi_token; unknown moon"):
-        load_weights(build_model(config, seed=0), tensors)
+        load_weights(build_model(config, seed=0), [tensors])
 
 
 def test_the_fixed_table_of_public_checkpoints_may_be_there(network: MMInterleaved, config: ModelConfig) -> None:
     tensors = network.state_dict() | {"visual_tokenizer.encoder.vision_model.embeddings.position_ids": torch.arange(5)[None]}
-    load_weights(build_model(config, seed=1), tensors)
+    load_weights(build_model(config, seed=1), [tensors])
 
 
 def test_a_damaged_file_says_so(network: MMInterleaved, tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_damaged_file_says_so(network: MMInterleaved, tmp_path: Path) -> None:
 def test_every_official_tensor_has_its_place(golden_dir: Path) -> None:
     model = build_model(preset("official_tiny", vocab_size=100), seed=0)
     official = load_file(golden_dir / "model_state.safetensors")
-    load_weights(model, official)
+    load_weights(model, [official])
     ours = model.state_dict()
     assert official.keys() - ours.keys() == {"visual_tokenizer.encoder.vision_model.embeddings.position_ids"}
     assert not ours.keys() - official.keys()
@@ -78,3 +79,18 @@ def test_a_quiet_start_silences_attention_and_coarse_levels_only(config: ModelCo
     assert differ
     assert all(".proj_out." in name or ".upsamplers." in name for name in differ)
     assert not any(quiet[name].any() for name in differ if ".proj_out." in name)
+
+
+def test_shards_under_an_index_are_the_same_model(network: MMInterleaved, tmp_path: Path) -> None:
+    save_model(network, tmp_path)
+    (tmp_path / WEIGHTS_FILE).unlink()
+    tensors = list(network.state_dict().items())
+    write_weights([dict(tensors[:100]), dict(tensors[100:])], 2, tmp_path)
+    loaded = load_model(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors)
+    next(tmp_path.glob("model-00002*")).unlink()
+    with pytest.raises(WeightsError, match=r"names 'model-00002-of-00002\.safetensors', which is not in"):
+        load_model(tmp_path)
+    (tmp_path / INDEX_FILE).write_text("[]")
+    with pytest.raises(WeightsError, match="no index of weights"):
+        load_model(tmp_path)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from kernels.testing import assert_close, relative_error
 from model.batch import InterleavedBatch
-from model.build import build_model, load_weights
+from model.build import build_model
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.sequence import Layout, plan
 from model.visual_tokenizer import VisualFeatures
+from model.weights import load_weights
 
 
 class Official:
@@ -24,7 +25,7 @@ class Official:
     def __init__(self, folder: Path) -> None:
         self.config = preset("official_tiny", vocab_size=100)
         self.model: MMInterleaved = build_model(self.config, seed=0).eval()
-        load_weights(self.model, load_file(folder / "model_state.safetensors"))
+        load_weights(self.model, [load_file(folder / "model_state.safetensors")])
         self.tensors: dict[str, Tensor] = load_file(folder / "model_activations.safetensors")
         ids = self.tensors["input.text_ids"]
         boi = (ids == self.config.tokens.boi).nonzero()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model.build import OPTIONAL_KEYS, build_on_meta
+from model.build import build_on_meta
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
+from model.weights import OPTIONAL_KEYS
 
 MILLION = 1_000_000
 
