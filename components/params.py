@@ -117,6 +117,9 @@ class TrainParams(Frozen):
     zero_stage: Literal[1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what the ranks share out among them")
     ranks: int = Field(2, ge=1, description="processes, one device each")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="arithmetic of the ranks, in Lightning's words")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again for the gradient: less memory, about a third more time"
+    )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")

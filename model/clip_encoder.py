@@ -13,6 +13,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionE
 
 from model.config import VisionConfig
 from model.positions import cell_centres
+from model.recompute import call
 from model.vit_adapter import Interaction, SpatialPrior
 
 
@@ -33,6 +34,7 @@ class VisionModel(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         clip = CLIPVisionConfig(
             hidden_size=config.width,
             intermediate_size=config.mlp,
@@ -66,7 +68,7 @@ class VisionModel(nn.Module):
             first, patches = hidden[:, :1], hidden[:, 1:]
             hidden = torch.cat((first, interaction.injector(patches, pyramid, self.patch_centres)), dim=1)
             for layer in self.encoder.layers[index * group : (index + 1) * group]:
-                hidden = layer(hidden, attention_mask=None)
+                hidden = call(layer, hidden, None, recompute=self.recompute)
             pyramid = interaction.extract(pyramid, hidden[:, 1:], self.pyramid_centres)
             kept.append(hidden[:, 1:])
         return hidden, self._maps(c1, pyramid, kept)

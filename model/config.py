@@ -122,7 +122,7 @@ class SamplerConfig(Section):
 
 @dataclass(frozen=True)
 class LanguageConfig(Section):
-    """Llama-family decoder with gated MMFS in every `cross_frequency`-th layer."""
+    """Llama-like decoder with gated MMFS in every `cross_frequency`-th layer. `head_width` is width / heads where absent."""
 
     width: int
     layers: int
@@ -136,6 +136,8 @@ class LanguageConfig(Section):
     rms_eps: float = 1e-6
     rope_theta: float = 10000.0
     max_positions: int = 2048
+    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
+    head_width: int | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class DecodingState:
         self.valid = torch.zeros(rows, 0, dtype=torch.bool, device=device)
         self.hidden = torch.zeros(rows, 0, width, device=device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.owner = torch.arange(rows, device=device)
         self.image_row = torch.zeros(0, dtype=torch.int64, device=device)
         self.image_begin = torch.zeros(0, dtype=torch.int64, device=device)
         self.values: list[Tensor | None] = [None] * model.config.language.layers
@@ -57,6 +58,13 @@ class DecodingState:
         self.valid = known
         self.length = self.length + counts
 
+    def repeat(self, times: int) -> None:
+        """Let `times` rows go on from each row; they share its images and caches, so from here on only text may be appended."""
+        self.cache.batch_repeat_interleave(times)
+        self.valid, self.hidden, self.length, self.owner = (
+            each.repeat_interleave(times, dim=0) for each in (self.valid, self.hidden, self.length, self.owner)
+        )
+
     def logits(self) -> Tensor:
         """Scores of each row's next token, [rows, entries]."""
         last = self.valid.shape[1] - 1 - self.valid.flip(1).int().argmax(1)
@@ -78,7 +86,9 @@ class DecodingState:
         row, column = is_image.nonzero(as_tuple=True)
         count = self.model.config.visual_resampler.queries
         row, column = row[::count], column[::count]
-        self.image_row = torch.cat((self.image_row, row))
+        if len(self.owner.unique()) < len(self.owner):
+            raise ValueError("rows that go on from one prefix share its images and cannot be given others")
+        self.image_row = torch.cat((self.image_row, self.owner[row]))
         # The BoI before the first placeholder does not see the image, the placeholder does.
         self.image_begin = torch.cat((self.image_begin, positions[row, column]))
         projected = self.model.project(features)
@@ -88,8 +98,7 @@ class DecodingState:
         self.looked_up += self.model.looked_up(features, self.model.config.image_decoder.mmfs)
 
     def _pairs(self, positions: Tensor, valid: Tensor) -> Pairs:
-        row = torch.arange(len(positions), device=positions.device)[:, None, None]
-        mask = (row == self.image_row) & (self.image_begin <= positions[..., None]) & valid[..., None]
+        mask = (self.owner[:, None, None] == self.image_row) & (self.image_begin <= positions[..., None]) & valid[..., None]
         pairs = pairs_from_mask(mask.flatten(0, 1).unsqueeze(0))
         if self.model.config.visible_images == "nearest":
             nearest = pairs.distance == 1
@@ -100,7 +109,7 @@ class DecodingState:
     def _references(self, rows: Sequence[int]) -> References | None:
         """The images that the decoder looks at, the newest of each row or all."""
         config = self.model.config
-        seen = [[image for image, owner in enumerate(self.image_row.tolist()) if owner == row] for row in rows]
+        seen = [[image for image, owner in enumerate(self.image_row.tolist()) if owner == own] for own in self.owner[list(rows)].tolist()]
         if config.decoder_images == "previous":
             seen = [images[-1:] for images in seen]
         images = [image for each in seen for image in each]

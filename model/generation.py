@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.choosing import GREEDY, Choosing, choose
 from model.config import ModelShape
 from model.decoding import DecodingState
 from model.mm_interleaved import MMInterleaved
@@ -35,14 +36,14 @@ class Prompt:
 class GenerationOptions:
     """What to generate and how. `interleaved`: the model decides; `text`: no pictures; `image`: one picture now, then stop.
 
-    temperature 0 is greedy. guidance 1 is none; `image_guidance` other than 1 guides towards the images looked at as well (a third pass of
+    guidance 1 is none; `image_guidance` other than 1 guides towards the images looked at as well (a third pass of
     the decoder). Counts are per sample.
     """
 
     mode: Literal["interleaved", "text", "image"] = "interleaved"
     max_new_tokens: int = 48
     max_images: int = 8
-    temperature: float = 0.0
+    choosing: Choosing = GREEDY
     steps: int = 20
     guidance: float = 2.0
     image_guidance: float = 1.0
@@ -113,13 +114,13 @@ class _Generation:
         self.state = DecodingState(model, len(prompts))
         self.text: list[list[int]] = [[] for _ in prompts]
         self.results: list[Generated] = [[] for _ in prompts]
-        self.spent = [0] * len(prompts)
+        self.said: list[list[int]] = [[] for _ in prompts]
         self.drawn = [0] * len(prompts)
         self.ended = [False] * len(prompts)
 
     def run(self) -> list[Generated]:
         """The rounds: write until every row waits for a picture or has ended, then draw for those that wait."""
-        self._read_prompts()
+        read_prompts(self.state, self.prompts)
         rows = list(range(len(self.prompts)))
         if self.options.mode == "image":
             self._append({row: [self.tokens.boi] for row in rows})
@@ -133,24 +134,6 @@ class _Generation:
             rows = waiting
         return self.results
 
-    def _read_prompts(self) -> None:
-        rows: list[list[int]] = []
-        pictures: list[Tensor] = []
-        for prompt in self.prompts:
-            ids: list[int] = []
-            for item in prompt.items:
-                if isinstance(item, Tensor):
-                    pictures.append(_checked(item, prompt.id, self.shape))
-                    ids += [self.tokens.boi, *[self.tokens.image] * self.shape.num_visual_tokens]
-                else:
-                    ids += item
-            if ids[:1] != [self.tokens.bos]:
-                ids.insert(0, self.tokens.bos)
-            if len(ids) > self.shape.max_row_tokens:
-                raise ValueError(f"prompt {prompt.id!r} has {len(ids)} tokens; the model reads at most {self.shape.max_row_tokens}")
-            rows.append(ids)
-        self.state.append(rows, self._encode(torch.stack(pictures)) if pictures else None)
-
     def _write(self, rows: list[int]) -> list[int]:
         """Text for these rows until each has ended or begun a picture; returns those that wait for one."""
         active, waiting = set(rows), []
@@ -162,7 +145,7 @@ class _Generation:
                     waiting.append(row)
                 elif token is not None and token != self.tokens.eos:
                     self.text[row].append(token)
-                    self.spent[row] += 1
+                    self.said[row].append(token)
                     self.listener(self.prompts[row].id, token)
                 if token in (None, self.tokens.eos, self.tokens.boi):
                     active.discard(row)
@@ -180,17 +163,14 @@ class _Generation:
         for place, row in enumerate(rows):
             if self.options.mode == "text" or self.drawn[row] >= self.options.max_images:
                 logits[place, self.tokens.boi] = -torch.inf
-        if self.options.temperature == 0:
-            best = logits.argmax(-1).tolist()
-        else:
-            probability = (logits / self.options.temperature).softmax(-1).cpu()
-            best = [
-                int(torch.multinomial(probability[place], 1, generator=self._generator(row, f"token {self.spent[row]}")))
-                for place, row in enumerate(rows)
-            ]
+        how = self.options.choosing
+        generators = [self._generator(row, f"token {len(self.said[row])}") if how.temperature else None for row in rows]
+        ends = (self.tokens.eos, self.tokens.boi)
+        said, lengths = [self.said[row] for row in rows], [len(self.text[row]) for row in rows]
+        best = choose(logits, said, lengths, ends, how, generators)
         full = self.state.length + self.shape.num_visual_tokens + 1 >= self.shape.max_row_tokens
         over = [
-            bool(full[row]) or (self.spent[row] >= self.options.max_new_tokens and token != self.tokens.eos)
+            bool(full[row]) or (len(self.said[row]) >= self.options.max_new_tokens and token != self.tokens.eos)
             for row, token in zip(rows, best, strict=True)
         ]
         return {row: None if stop else token for row, token, stop in zip(rows, best, over, strict=True)}
@@ -233,6 +213,28 @@ class _Generation:
     def _generator(self, row: int, purpose: str) -> torch.Generator:
         key = f"{self.options.seed}/{self.prompts[row].id}/{purpose}".encode()
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7]))
+
+
+def read_prompts(state: DecodingState, prompts: Sequence[Prompt]) -> None:
+    """Let fresh sequences begin with these prompts. Raises ValueError for one that is too long or a picture of the wrong size."""
+    model = state.model
+    tokens, shape = model.config.tokens, model.config.shape
+    rows: list[list[int]] = []
+    pictures: list[Tensor] = []
+    for prompt in prompts:
+        ids: list[int] = []
+        for item in prompt.items:
+            if isinstance(item, Tensor):
+                pictures.append(_checked(item, prompt.id, shape))
+                ids += [tokens.boi, *[tokens.image] * shape.num_visual_tokens]
+            else:
+                ids += item
+        if ids[:1] != [tokens.bos]:
+            ids.insert(0, tokens.bos)
+        if len(ids) > shape.max_row_tokens:
+            raise ValueError(f"prompt {prompt.id!r} has {len(ids)} tokens; the model reads at most {shape.max_row_tokens}")
+        rows.append(ids)
+    state.append(rows, model.visual_tokenizer(torch.stack(pictures).to(model.device)) if pictures else None)
 
 
 def _checked(picture: Tensor, name: str, shape: ModelShape) -> Tensor:

@@ -1,4 +1,4 @@
-"""Llama-family decoder whose every k-th layer looks at images through a gated MMFS between attention and MLP."""
+"""Llama-like decoder whose every k-th layer looks at images through a gated MMFS between attention and MLP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from model.config import CrossAttention, LanguageConfig
 from model.cross_attention import build_cross_attention
+from model.language_families import FAMILIES, Family
+from model.recompute import call
 from model.sequence import Pairs
 
 
@@ -39,12 +41,12 @@ class GatedMMFS(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, MMFS where this layer has one, MLP; each pre-norm with a residual."""
 
-    def __init__(self, llama: LlamaConfig, index: int, cross: GatedMMFS | None) -> None:
+    def __init__(self, family: Family, settings: PreTrainedConfig, index: int, cross: GatedMMFS | None) -> None:
         super().__init__()
-        self.self_attn = LlamaAttention(llama, index)
-        self.mlp = LlamaMLP(llama)
-        self.input_layernorm = LlamaRMSNorm(llama.hidden_size, eps=llama.rms_norm_eps)
-        self.post_attention_layernorm = LlamaRMSNorm(llama.hidden_size, eps=llama.rms_norm_eps)
+        self.self_attn = family.attention(settings, index)
+        self.mlp = family.mlp(settings)
+        self.input_layernorm = family.norm(settings.hidden_size, eps=settings.rms_norm_eps)
+        self.post_attention_layernorm = family.norm(settings.hidden_size, eps=settings.rms_norm_eps)
         self.llama_cross_attn = cross
 
     def forward(
@@ -69,29 +71,21 @@ class LlamaMMFS(nn.Module):
 
     def __init__(self, config: LanguageConfig, entries: int, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
-        llama = LlamaConfig(
-            vocab_size=entries,
-            hidden_size=config.width,
-            intermediate_size=config.mlp,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
-            max_position_embeddings=config.max_positions,
-            rms_norm_eps=config.rms_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            attn_implementation="sdpa",
-        )
+        family = FAMILIES[config.family]
+        settings = family.settings(config, entries)
         self.embed_tokens = nn.Embedding(entries, config.width)
         self.layers = nn.ModuleList(
             DecoderLayer(
-                llama,
+                family,
+                settings,
                 index,
                 None if cross_attention == "off" or index % config.cross_frequency else GatedMMFS(config, value_width, cross_attention),
             )
             for index in range(config.layers)
         )
-        self.norm = LlamaRMSNorm(config.width, eps=config.rms_eps)
-        self.rotary = LlamaRotaryEmbedding(llama)
+        self.recompute = False
+        self.norm = family.norm(config.width, eps=config.rms_eps)
+        self.rotary = family.rotary(settings)
 
     def project(self, features: Tensor) -> list[Tensor | None]:
         """Per layer the values of image features [n, cells, value_width], None for layers without MMFS."""
@@ -111,5 +105,5 @@ class LlamaMMFS(nn.Module):
         rotary = self.rotary(embeddings, positions)
         hidden = embeddings
         for layer, value in zip(self.layers, values, strict=True):
-            hidden = layer(hidden, attention, rotary, value, pairs, cache)
+            hidden = call(layer, hidden, attention, rotary, value, pairs, cache, recompute=self.recompute)
         return self.norm(hidden)

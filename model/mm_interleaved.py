@@ -45,6 +45,12 @@ class MMInterleaved(nn.Module):
         """Where the parameters are."""
         return self.soi_token.device
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations of the encoder's, language model's and UNet's layers again for their gradients: less memory, more time."""
+        self.visual_tokenizer.encoder.vision_model.recompute = True
+        self.mm_decoder.recompute = True
+        self.image_decoder.decoder.unet.enable_gradient_checkpointing()
+
     def forward(
         self, batch: InterleavedBatch, layout: Layout | None = None, *, text_weight: float | None = None, image_weight: float | None = None
     ) -> MMInterleavedOutput:

@@ -32,6 +32,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used.
     """
     network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
+    if job.train.activation_checkpointing:
+        network.checkpoint_activations()
     config = network.config
     stream = TrainStream(
         job.index,

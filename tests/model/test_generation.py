@@ -11,13 +11,24 @@ from torch import Tensor
 
 from kernels.testing import assert_close
 from model.build import build_model
+from model.choosing import Choosing
 from model.config import ModelConfig
 from model.decoding import DecodingState
-from model.generation import GeneratedImage, GeneratedText, GenerationOptions, Prompt, generate, generate_images, generate_text
+from model.generation import (
+    GeneratedImage,
+    GeneratedText,
+    GenerationOptions,
+    Prompt,
+    generate,
+    generate_images,
+    generate_text,
+    read_prompts,
+)
 from model.mm_interleaved import MMInterleaved
+from model.scoring import score_options
 from model.sequence import Pairs, plan
 
-FAST = GenerationOptions(max_new_tokens=6, max_images=2, steps=2, temperature=1.0)
+FAST = GenerationOptions(max_new_tokens=6, max_images=2, steps=2, choosing=Choosing(temperature=1.0))
 
 
 def picture(seed: int, config: ModelConfig) -> Tensor:
@@ -144,3 +155,36 @@ def test_unusable_requests_are_named(talkative: MMInterleaved, config: ModelConf
         generate(talkative, [Prompt("p", (torch.zeros(3, 5, 5),))], FAST)
     with pytest.raises(ValueError, match="evaluation mode"):
         generate(build_model(config, seed=0).train(), [Prompt("p", ())], FAST)
+
+
+def test_options_score_as_if_each_were_read_alone(network: MMInterleaved, config: ModelConfig) -> None:
+    prompt = Prompt("p", ((5, 6), picture(0, config), (7,)))
+    options = [(9,), (9, 10, 11), (12, 9), (9, 10)]
+    scores = score_options(network, prompt, options)
+    for option, score in zip(options, scores, strict=True):
+        state = DecodingState(network, 1)
+        with torch.no_grad():
+            read_prompts(state, [prompt])
+            alone = 0.0
+            for token in option:
+                alone += float(state.logits().log_softmax(-1)[0, token])
+                state.append([[token]])
+        assert_close(torch.tensor(score), torch.tensor(alone), "model", str(option))
+    assert score_options(network, prompt, options, batch=1) == pytest.approx(scores, rel=1e-5)
+
+
+def test_unusable_options_are_named(network: MMInterleaved, config: ModelConfig) -> None:
+    with pytest.raises(ValueError, match="option 1 of prompt 'p' is empty"):
+        score_options(network, Prompt("p", ((5,),)), [(6,), ()])
+    with pytest.raises(ValueError, match="more than 1024 tokens"):
+        score_options(network, Prompt("p", ((5,) * 1000,)), [(6,) * 30])
+
+
+def test_rows_of_one_prefix_take_no_further_pictures(network: MMInterleaved, config: ModelConfig) -> None:
+    state = DecodingState(network, 1)
+    with torch.no_grad():
+        read_prompts(state, [Prompt("p", ((5,),))])
+        state.repeat(2)
+        image = [config.tokens.boi, *[config.tokens.image] * config.shape.num_visual_tokens]
+        with pytest.raises(ValueError, match="share its images"):
+            state.append([image, image], network.visual_tokenizer(torch.stack([picture(0, config)] * 2)))

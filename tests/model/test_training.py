@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from packed_rows import MakeBatch, largest
 
-from kernels.testing import assert_close
+from kernels.testing import assert_close, relative_error
 from model.build import build_model
 from model.config import ModelConfig
 from model.mm_interleaved import MMInterleaved
@@ -112,3 +113,37 @@ def test_the_released_mean_counts_images_that_are_not_decoded(network: MMInterle
         ours, theirs = network(batch), released(batch)
     assert (ours.image_count.item(), theirs.image_count.item()) == (1.0, 2.0)
     assert_close(theirs.image_loss_sum, ours.image_loss_sum, "model")
+
+
+def test_activations_computed_again_give_the_same_gradients(config: ModelConfig, make_batch: MakeBatch) -> None:
+    kept, again = build_model(config, seed=0).train(), build_model(config, seed=0).train()
+    again.checkpoint_activations()
+    batch = make_batch([[STORY]])
+    saved: list[int] = []
+    for model in (kept, again):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        ):  # type: ignore[misc]
+            loss = model(batch).loss
+        saved.append(sum(sizes))
+        loss.backward()
+    assert saved[1] < saved[0] / 2
+    for (name, one), other in zip(kept.named_parameters(), again.parameters(), strict=True):
+        if one.grad is not None:
+            assert other.grad is not None
+            assert torch.equal(one.grad, other.grad), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_full_precision(config: ModelConfig, make_batch: MakeBatch, dtype: torch.dtype) -> None:
+    full, half = build_model(config, seed=0).eval(), build_model(config, seed=0).eval().to(dtype)
+    batch = make_batch([[STORY], [[5, 6, "image", 7]]])
+    layout = plan(batch, config)
+    logits = []
+    with torch.no_grad():
+        for model in (full, half):
+            features = model.visual_tokenizer(batch.images.to(model.soi_token.dtype))
+            logits.append(model.text_decoder(model.hidden_states(batch.text_ids, features, layout)).float())
+    real = batch.attention_mask
+    assert relative_error(logits[1][real], logits[0][real]) < 2e-2
