@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     weights.command("pull")(pull)
     weights.command("import")(import_)
     weights.command("export")(export)
+    weights.command("components")(components)
     app.add_typer(weights, name="weights")
 
 
@@ -68,6 +69,31 @@ def import_(
         for what, names in (("renamed", done.renamed), ("left out", done.left_out)):
             if names:
                 out().print(f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")
+
+
+def components(
+    target: Annotated[Path, typer.Argument(help="New folder for the model.", show_default=False)],
+    clip: Annotated[Path, typer.Option(help="Folder of a CLIP.", exists=True, file_okay=False)],
+    language: Annotated[Path, typer.Option(help="Folder of a Llama, Mistral, Qwen2 or Qwen3.", exists=True, file_okay=False)],
+    diffusion: Annotated[Path, typer.Option(help="Folder of a Stable Diffusion pipeline.", exists=True, file_okay=False)],
+    visual_tokens: Annotated[int, typer.Option(min=1, help="Visual tokens per image.")] = 64,
+    condition_heads: Annotated[int, typer.Option(min=1, help="Heads of the resampler before the image decoder.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the parts that begin from nothing.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Put a model to begin training with together from public folders on this machine; components.json pins every file by its digest.
+
+    Example: `mmfs weights components weights/start --clip clip-l --language vicuna-13b --diffusion sd-2-1-base`
+    """
+    with working("Reading the components") as tell:
+        from components.public_components import PublicFolders, assemble
+
+        folders = PublicFolders(clip, language, diffusion)
+        config = assemble(folders, target, visual_tokens=visual_tokens, condition_heads=condition_heads, seed=seed, progress=tell)
+    if json_:
+        print_json({"target": str(target), "vocabulary": config.vocab_size, "family": config.language.family})
+    else:
+        out().print(f"{config.language.family} of width {config.language.width} with {config.vocab_size} entries into {target}")
 
 
 def export(

@@ -244,33 +244,38 @@ _SD_UNET = {
 }
 
 
-def _published(
+def published(
     vocab_size: int,
     *,
     vision: VisionConfig,
     visual_resampler: ResamplerConfig,
-    width: int,
-    layers: int,
-    heads: int,
-    mlp: int,
+    language: dict[str, Any],
     unet: dict[str, Any],
     vae: dict[str, Any],
     output_px: int,
     condition_heads: int,
-    pad_id: int,
+    scheduler: dict[str, Any] | None = None,
+    pad_id: int = 31999,
+    bos_id: int = 1,
+    eos_id: int = 2,
 ) -> ModelConfig:
-    """The architecture and behaviour of the release around components of any size (mm_interleaved.md 1)."""
+    """The architecture and behaviour of the release around components of any size (mm_interleaved.md 1).
+
+    language: fields of LanguageConfig beside MMFS.
+    """
     side = output_px // 8
     sampler = SamplerConfig(
         heads=16, points=8, inner=vision.width, levels=vision.pyramid[1:], table_rows=50, offset_init=3.0, train_sink=True
     )
-    language = LanguageConfig(width=width, layers=layers, heads=heads, kv_heads=heads, mlp=mlp, mmfs=sampler, mmfs_base=vision.pyramid[2])
+    decoding = LanguageConfig(**language, mmfs=sampler, mmfs_base=vision.pyramid[2])
     decoder = ImageDecoderConfig(
         output_px=output_px,
         autoencoder=AutoencoderConfig(kind="vae", factor=8, values={**vae, "sample_size": output_px}),
         unet={**unet, "sample_size": side},
-        scheduler=_SD_SCHEDULER,
-        resampler=ResamplerConfig(queries=77, width=unet["cross_attention_dim"], encoder_width=width, layers=1, heads=condition_heads),
+        scheduler=scheduler or _SD_SCHEDULER,
+        resampler=ResamplerConfig(
+            queries=77, width=unet["cross_attention_dim"], encoder_width=decoding.width, layers=1, heads=condition_heads
+        ),
         mmfs=replace(sampler, inner=1024, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
         position_grid=side,
     )
@@ -278,35 +283,35 @@ def _published(
         vocab_size=vocab_size,
         vision=vision,
         visual_resampler=visual_resampler,
-        language=language,
+        language=decoding,
         image_decoder=decoder,
-        pad_id=pad_id,
         attention="release",
         image_loss_mean="release",
         frozen_head_bias=-100.0,
         new_head_bias=95.0,
         visual_init_std=1e-3,
+        pad_id=pad_id,
+        bos_id=bos_id,
+        eos_id=eos_id,
     )
 
 
-def _visual_resampler(queries: int) -> ResamplerConfig:
+def published_resampler(queries: int, encoder_width: int) -> ResamplerConfig:
+    """The release's visual resampler behind an encoder of this width."""
     return ResamplerConfig(
-        queries=queries, width=768, encoder_width=_CLIP_L.width, layers=12, heads=12, cross_frequency=2, qk_norm=True, dropout=0.1
+        queries=queries, width=768, encoder_width=encoder_width, layers=12, heads=12, cross_frequency=2, qk_norm=True, dropout=0.1
     )
 
 
 def _official_tiny(vocab_size: int) -> ModelConfig:
     """The published architecture at the size of the reference tensors."""
-    return _published(
+    return published(
         vocab_size,
         vision=VisionConfig(image_px=224, patch_px=14, width=64, layers=24, heads=4, mlp=128),
         visual_resampler=ResamplerConfig(
             queries=8, width=64, encoder_width=64, layers=2, heads=4, cross_frequency=2, qk_norm=True, dropout=0.1
         ),
-        width=128,
-        layers=8,
-        heads=4,
-        mlp=256,
+        language={"width": 128, "layers": 8, "heads": 4, "kv_heads": 4, "mlp": 256},
         unet={
             **_SD_UNET,
             "block_out_channels": [32, 32, 64, 64],
@@ -324,37 +329,29 @@ def _official_tiny(vocab_size: int) -> ModelConfig:
 
 def _release_13b(vocab_size: int) -> ModelConfig:
     """The released model: CLIP ViT-L/14, Vicuna-13B v1.3, Stable Diffusion 2.1-base at 512 pixels, 64 visual tokens."""
-    return _published(
+    return published(
         vocab_size,
         vision=_CLIP_L,
-        visual_resampler=_visual_resampler(64),
-        width=5120,
-        layers=40,
-        heads=40,
-        mlp=13824,
+        visual_resampler=published_resampler(64, _CLIP_L.width),
+        language={"width": 5120, "layers": 40, "heads": 40, "kv_heads": 40, "mlp": 13824},
         unet={**_SD_UNET, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
         vae=_SD_VAE,
         output_px=512,
         condition_heads=16,
-        pad_id=31999,
     )
 
 
 def _ablation_3b(vocab_size: int) -> ModelConfig:
     """The paper's ablations: CLIP ViT-L/14, OpenLLaMA-3B v2, miniSD at 256 pixels, 32 visual tokens, the nearest image and one map."""
-    config = _published(
+    config = published(
         vocab_size,
         vision=_CLIP_L,
-        visual_resampler=_visual_resampler(32),
-        width=3200,
-        layers=26,
-        heads=32,
-        mlp=8640,
+        visual_resampler=published_resampler(32, _CLIP_L.width),
+        language={"width": 3200, "layers": 26, "heads": 32, "kv_heads": 32, "mlp": 8640},
         unet={**_SD_UNET, "cross_attention_dim": 768, "attention_head_dim": 8},
         vae=_SD_VAE,
         output_px=256,
         condition_heads=12,
-        pad_id=31999,
     )
     return with_one_level(replace(config, visible_images="nearest"))
 

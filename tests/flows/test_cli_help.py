@@ -29,6 +29,7 @@ SCRIPTED = {
     "weights pull",
     "weights import",
     "weights export",
+    "weights components",
 }
 
 

@@ -1,0 +1,235 @@
+"""A model to begin training with, put together from public folders: a CLIP, a language model, a Stable Diffusion (mm_interleaved.md 1, 2).
+
+Frozen parts come from the folders, the rest begins as released. The folders are read as they are on disk; nothing is asked of a hub.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoConfig, CLIPTextModel, CLIPTokenizerFast
+
+from components.tracking.weights import file_sha256
+from model.build import build_model, save_model
+from model.config import ConfigError, ModelConfig, VisionConfig
+from model.language_families import FAMILIES
+from model.mm_interleaved import MMInterleaved
+from model.presets import published, published_resampler
+from model.weights import WeightsError
+
+RECORD_FILE = "components.json"
+VERSION = 1
+Progress = Callable[[str], None]
+_OURS = ("adapter_", "llama_cross_attn", "position_ids")
+_FORMAT = "keep it as safetensors, as the library's save_pretrained writes it"
+
+
+@dataclass(frozen=True)
+class PublicFolders:
+    """Where the components are: transformers' folders, and a diffusers pipeline with unet, vae, scheduler, tokenizer and text_encoder."""
+
+    clip: Path
+    language: Path
+    diffusion: Path
+
+
+def assemble(
+    folders: PublicFolders, target: Path, *, visual_tokens: int, condition_heads: int, seed: int, progress: Progress
+) -> ModelConfig:
+    """Write a model folder with safetensors, config.json and components.json (the digest of every file used); whole or not at all.
+
+    Raises ConfigError for a component of another kind, WeightsError naming the file or tensor that is missing or does not fit.
+    """
+    if target.exists():
+        raise WeightsError(f"{target} exists; name a folder that does not")
+    config = configuration(folders, visual_tokens=visual_tokens, condition_heads=condition_heads)
+    model = build_model(config, seed)
+    used: dict[str, str] = {}
+    with torch.no_grad():
+        for root, folder, names in (
+            ("visual_tokenizer.encoder.", folders.clip, _clip_name),
+            ("mm_decoder.", folders.language, _language_name),
+            ("image_decoder.decoder.unet.", folders.diffusion / "unet", "image_decoder.decoder.unet.{}".format),
+            ("image_decoder.decoder.vae.", folders.diffusion / "vae", "image_decoder.decoder.vae.{}".format),
+        ):
+            used |= _take(model, folder, root, names)
+            progress(f"{folder.name} read")
+        model.image_decoder.neg_prompt_embeds.copy_(_unconditional(folders.diffusion))
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(model, partial)
+    record = {"version": VERSION, "seed": seed, "files": used}
+    (partial / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.rename(target)
+    return config
+
+
+def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads: int) -> ModelConfig:
+    """The release's architecture around these components. Raises ConfigError, WeightsError for a configuration that is not there."""
+    vision = _vision(_json(folders.clip / "config.json"))
+    language, tokens, vocabulary = _language(folders.language)
+    unet = _plain(_json(folders.diffusion / "unet" / "config.json"))
+    side = unet.get("sample_size")
+    if not isinstance(side, int) or not isinstance(unet.get("cross_attention_dim"), int):
+        raise ConfigError(f"{folders.diffusion / 'unet'}: sample_size and cross_attention_dim must be numbers; use a text-to-image UNet")
+    vae = _plain(_json(folders.diffusion / "vae" / "config.json"))
+    factor = 2 ** (len(vae.get("block_out_channels", ())) - 1)
+    if factor != 8:
+        raise ConfigError(f"{folders.diffusion / 'vae'} shrinks pictures {factor} times; the release's wiring is for 8")
+    return published(
+        vocabulary,
+        vision=vision,
+        visual_resampler=published_resampler(visual_tokens, vision.width),
+        language=language,
+        unet=unet,
+        vae=vae,
+        output_px=side * factor,
+        condition_heads=condition_heads,
+        scheduler=_plain(_json(folders.diffusion / "scheduler" / "scheduler_config.json")),
+        **tokens,
+    )
+
+
+def _vision(values: Mapping[str, Any]) -> VisionConfig:
+    values = values.get("vision_config", values)
+    try:
+        return VisionConfig(
+            image_px=values["image_size"],
+            patch_px=values["patch_size"],
+            width=values["hidden_size"],
+            layers=values["num_hidden_layers"],
+            heads=values["num_attention_heads"],
+            mlp=values["intermediate_size"],
+            activation=values.get("hidden_act", "quick_gelu"),
+            layer_norm_eps=values.get("layer_norm_eps", 1e-5),
+        )
+    except KeyError as error:
+        raise ConfigError(f"the CLIP folder's config.json has no {error}; use the folder of a CLIP vision model") from None
+
+
+def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
+    """Fields of LanguageConfig, the special tokens, and the entries of the vocabulary."""
+    _json(folder / "config.json")
+    values = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if values.model_type not in FAMILIES:
+        raise ConfigError(f"{folder} holds a {values.model_type} model; the language model must be one of {', '.join(FAMILIES)}")
+    rope = values.rope_parameters
+    if rope.get("rope_type", "default") != "default":
+        raise ConfigError(f"{folder} scales its rotary positions ({rope['rope_type']}), which is not supported; use a model that does not")
+    fields = {
+        "width": values.hidden_size,
+        "layers": values.num_hidden_layers,
+        "heads": values.num_attention_heads,
+        "kv_heads": values.num_key_value_heads,
+        "mlp": values.intermediate_size,
+        "rms_eps": values.rms_norm_eps,
+        "rope_theta": rope["rope_theta"],
+        "max_positions": values.max_position_embeddings,
+        "family": values.model_type,
+        "head_width": getattr(values, "head_dim", None),
+    }
+    eos = values.eos_token_id[0] if isinstance(values.eos_token_id, list) else values.eos_token_id
+    if eos is None:
+        raise ConfigError(f"{folder}: config.json names no eos_token_id, so a document could not end; add it")
+    tokens = {
+        "eos_id": eos,
+        # Families without a token for the start of a text begin documents with the one that ends them.
+        "bos_id": eos if values.bos_token_id is None else values.bos_token_id,
+        "pad_id": values.vocab_size - 1 if values.pad_token_id is None else values.pad_token_id,
+    }
+    return fields, tokens, values.vocab_size
+
+
+def _clip_name(key: str) -> str | None:
+    """The image tower, which stands alone in some folders; its last norm is left out by the release."""
+    key = key.removeprefix("vision_model.")
+    taken = key.startswith(("embeddings.", "pre_layrnorm.", "encoder.")) and not key.endswith("position_ids")
+    return f"visual_tokenizer.encoder.vision_model.{key}" if taken else None
+
+
+def _language_name(key: str) -> str | None:
+    if key == "lm_head.weight":
+        return "text_decoder.head.weight"
+    return f"mm_decoder.{key.removeprefix('model.')}" if key.startswith("model.") and "rotary" not in key else None
+
+
+def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], str | None]) -> dict[str, str]:
+    """Copy a component's tensors into the model, where they must fill all below `root` but what is ours; the files used, by their digests.
+
+    Tables of tokens have two rows more in the model.
+    """
+    own = model.state_dict()
+    taken: set[str] = set()
+    used = {}
+    for path in _files(folder):
+        used[f"{folder.name}/{path.name}"] = file_sha256(path)
+        for key, tensor in _tensors(path):
+            name = names(key)
+            if name is None:
+                continue
+            if name not in own:
+                raise WeightsError(f"{path}: {key} has no place in the model; is {folder} the component it is said to be?")
+            place = own[name][: len(tensor)] if own[name].ndim and name.endswith(("embed_tokens.weight", "head.weight")) else own[name]
+            if place.shape != tensor.shape:
+                raise WeightsError(f"{path}: {key} is {tuple(tensor.shape)}, its config.json says {tuple(place.shape)}")
+            place.copy_(tensor)
+            taken.add(name)
+    if root == "mm_decoder." and "text_decoder.head.weight" not in taken:  # tied in the public model
+        entries = model.config.vocab_size
+        own["text_decoder.head.weight"][:entries].copy_(own["mm_decoder.embed_tokens.weight"][:entries])
+    missing = {name for name in own if name.startswith(root) and not any(part in name for part in _OURS)} - taken
+    if missing:
+        raise WeightsError(f"{folder} lacks {len(missing)} tensors, such as {min(missing)}; fetch it again")
+    return used
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder} holds no *.safetensors; {_FORMAT}")
+    return files
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- not a mapping
+                yield key, file.get_tensor(key)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch it again") from None
+
+
+def _unconditional(diffusion: Path) -> Tensor:
+    """What the pipeline's own text encoder makes of an empty text, [1, 77, width]."""
+    for part in ("tokenizer", "text_encoder"):
+        if not (diffusion / part).is_dir():
+            raise WeightsError(f"{diffusion} has no {part}, which the unconditional embedding comes from; fetch the whole pipeline")
+    tokenizer = CLIPTokenizerFast.from_pretrained(diffusion / "tokenizer", local_files_only=True)
+    encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", local_files_only=True, use_safetensors=True)
+    ids = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    return encoder.eval()(ids).last_hidden_state
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing; name the component's own folder") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: expected a mapping")
+    return values
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the library notes about itself."""
+    return {key: value for key, value in values.items() if not key.startswith("_")}

@@ -1,0 +1,144 @@
+"""Public folders, written by the libraries themselves, become a model that computes what they compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizerFast,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    Qwen3Config,
+)
+
+from components.public_components import RECORD_FILE, PublicFolders, assemble
+from components.tracking.weights import file_sha256
+from kernels.testing import assert_close
+from model.build import load_model
+from model.config import ConfigError
+from model.weights import WeightsError
+
+
+def silent(_: str) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> PublicFolders:
+    """A tiny CLIP, Qwen3 and Stable Diffusion as their libraries save them."""
+    root = tmp_path_factory.mktemp("public")
+    torch.manual_seed(0)
+    CLIPVisionModel(
+        CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14)
+    ).save_pretrained(root / "clip")
+    AutoModelForCausalLM.from_config(
+        Qwen3Config(
+            vocab_size=60,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=2,
+        )
+    ).save_pretrained(root / "language")
+    sd = root / "sd"
+    UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32, 32, 32),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    ).save_pretrained(sd / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        sample_size=64,
+    ).save_pretrained(sd / "vae")
+    DDPMScheduler(prediction_type="v_prediction").save_pretrained(sd / "scheduler")
+    CLIPTextModel(
+        CLIPTextConfig(vocab_size=3, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(sd / "text_encoder")
+    words = root / "words"
+    words.mkdir()
+    (words / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizerFast(str(words / "vocab.json"), str(words / "merges.txt")).save_pretrained(sd / "tokenizer")
+    return PublicFolders(root / "clip", root / "language", sd)
+
+
+def put_together(folders: PublicFolders, target: Path) -> None:
+    assemble(folders, target, visual_tokens=4, condition_heads=4, seed=0, progress=silent)
+
+
+def test_the_parts_compute_what_their_libraries_compute(folders: PublicFolders, tmp_path: Path) -> None:
+    put_together(folders, tmp_path / "start")
+    model = load_model(tmp_path / "start")
+    config = model.config
+    assert (config.language.family, config.bos_id, config.eos_id, config.pad_id) == ("qwen3", 2, 2, 59)
+    assert config.shape.output_px == 64
+    assert config.image_decoder.scheduler["prediction_type"] == "v_prediction"
+    with torch.no_grad():
+        text = AutoModelForCausalLM.from_pretrained(folders.language).eval()
+        ids = torch.randint(60, (1, 7))
+        assert_close(model.mm_decoder.embed_tokens(ids), text.model.embed_tokens(ids), "model")
+        states = torch.randn(1, 48)
+        assert_close(model.text_decoder.head(states)[:, :60], text.lm_head(states), "model")
+        picture = torch.randn(1, 3, 56, 56)
+        clip = CLIPVisionModel.from_pretrained(folders.clip).eval()
+        body = model.visual_tokenizer.encoder.vision_model
+        assert_close(body.embeddings(picture), clip.embeddings(picture), "model")
+        unet = UNet2DConditionModel.from_pretrained(folders.diffusion / "unet").eval()
+        latents, words = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32)
+        assert_close(
+            model.image_decoder.decoder(latents, torch.tensor([5]), words, None), unet(latents, torch.tensor([5]), words).sample, "model"
+        )
+        vae = AutoencoderKL.from_pretrained(folders.diffusion / "vae").eval()
+        pixels = torch.rand(1, 3, 64, 64)
+        expected = vae.encode(2 * pixels - 1).latent_dist.mean * vae.config.scaling_factor
+        assert_close(model.image_decoder.decoder.vae.to_latents(pixels, None), expected, "model")
+    assert model.image_decoder.neg_prompt_embeds.std() > 0.1
+
+
+def test_every_file_is_pinned_by_its_digest_and_equal_parts_give_equal_bytes(folders: PublicFolders, tmp_path: Path) -> None:
+    put_together(folders, tmp_path / "one")
+    put_together(folders, tmp_path / "two")
+    record = json.loads((tmp_path / "one" / RECORD_FILE).read_text())
+    assert record["files"]["clip/model.safetensors"] == file_sha256(folders.clip / "model.safetensors")
+    assert len(record["files"]) == 4
+    for name in ("model.safetensors", RECORD_FILE):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_cannot_be_used_is_named_and_nothing_is_left(folders: PublicFolders, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(WeightsError, match=r"config\.json is missing"):
+        put_together(PublicFolders(empty, folders.language, folders.diffusion), tmp_path / "start")
+    (empty / "config.json").write_text((folders.clip / "config.json").read_text())
+    with pytest.raises(WeightsError, match=r"no \*\.safetensors"):
+        put_together(PublicFolders(empty, folders.language, folders.diffusion), tmp_path / "start")
+    with pytest.raises(ConfigError, match="holds a clip_vision_model model"):
+        put_together(PublicFolders(folders.clip, folders.clip, folders.diffusion), tmp_path / "start")
+    scaled = tmp_path / "scaled"
+    LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}).save_pretrained(scaled)
+    with pytest.raises(ConfigError, match="scales its rotary positions"):
+        put_together(PublicFolders(folders.clip, scaled, folders.diffusion), tmp_path / "start")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "scaled"]
