@@ -1,4 +1,4 @@
-"""A model to begin training with, put together from public folders: a CLIP, a language model, a Stable Diffusion (mm_interleaved.md 1, 2).
+"""A model to begin training with, put together from public folders: an encoder, a language model, a diffusion pipeline.
 
 Frozen parts come from the folders, the rest begins as released. The folders are read as they are on disk; nothing is asked of a hub.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ _FORMAT = "keep it as safetensors, as the library's save_pretrained writes it"
 class PublicFolders:
     """Where the components are: transformers' folders, and a diffusers pipeline with unet, vae, scheduler, tokenizer and text_encoder."""
 
-    clip: Path
+    vision: Path
     language: Path
     diffusion: Path
 
@@ -55,7 +55,7 @@ def assemble(
     used: dict[str, str] = {}
     with torch.no_grad():
         for root, folder, names in (
-            ("visual_tokenizer.encoder.", folders.clip, _clip_name),
+            ("visual_tokenizer.encoder.", folders.vision, _vision_name),
             ("mm_decoder.", folders.language, _language_name),
             ("image_decoder.decoder.unet.", folders.diffusion / "unet", "image_decoder.decoder.unet.{}".format),
             ("image_decoder.decoder.vae.", folders.diffusion / "vae", "image_decoder.decoder.vae.{}".format),
@@ -74,7 +74,7 @@ def assemble(
 
 def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads: int) -> ModelConfig:
     """The release's architecture around these components. Raises ConfigError, WeightsError for a configuration that is not there."""
-    vision = _vision(_json(folders.clip / "config.json"))
+    vision = _vision(_json(folders.vision / "config.json"))
     language, tokens, vocabulary = _language(folders.language)
     unet = _plain(_json(folders.diffusion / "unet" / "config.json"))
     side = unet.get("sample_size")
@@ -100,19 +100,26 @@ def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads
 
 def _vision(values: Mapping[str, Any]) -> VisionConfig:
     values = values.get("vision_config", values)
+    kind = str(values.get("model_type"))
+    if not kind.startswith(("clip", "siglip")) or kind.startswith("siglip2"):
+        raise ConfigError(f"the vision folder holds a {kind} model; the encoder must be a CLIP or a SigLIP")
+    siglip = kind.startswith("siglip")
+    half = (0.5, 0.5, 0.5)
     try:
-        return VisionConfig(
+        config = VisionConfig(
             image_px=values["image_size"],
             patch_px=values["patch_size"],
             width=values["hidden_size"],
             layers=values["num_hidden_layers"],
             heads=values["num_attention_heads"],
             mlp=values["intermediate_size"],
-            activation=values.get("hidden_act", "quick_gelu"),
-            layer_norm_eps=values.get("layer_norm_eps", 1e-5),
+            activation=values.get("hidden_act", "gelu_pytorch_tanh" if siglip else "quick_gelu"),
+            layer_norm_eps=values.get("layer_norm_eps", 1e-6 if siglip else 1e-5),
+            family="siglip" if siglip else "clip",
         )
     except KeyError as error:
-        raise ConfigError(f"the CLIP folder's config.json has no {error}; use the folder of a CLIP vision model") from None
+        raise ConfigError(f"the vision folder's config.json has no {error}; fetch it again") from None
+    return replace(config, mean=half, std=half) if siglip else config
 
 
 def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
@@ -148,7 +155,7 @@ def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
     return fields, tokens, values.vocab_size
 
 
-def _clip_name(key: str) -> str | None:
+def _vision_name(key: str) -> str | None:
     """The image tower, which stands alone in some folders; its last norm is left out by the release."""
     key = key.removeprefix("vision_model.")
     taken = key.startswith(("embeddings.", "pre_layrnorm.", "encoder.")) and not key.endswith("position_ids")

@@ -73,7 +73,7 @@ def import_(
 
 def components(
     target: Annotated[Path, typer.Argument(help="New folder for the model.", show_default=False)],
-    clip: Annotated[Path, typer.Option(help="Folder of a CLIP.", exists=True, file_okay=False)],
+    vision: Annotated[Path, typer.Option(help="Folder of a CLIP or SigLIP.", exists=True, file_okay=False)],
     language: Annotated[Path, typer.Option(help="Folder of a Llama, Mistral, Qwen2 or Qwen3.", exists=True, file_okay=False)],
     diffusion: Annotated[Path, typer.Option(help="Folder of a Stable Diffusion pipeline.", exists=True, file_okay=False)],
     visual_tokens: Annotated[int, typer.Option(min=1, help="Visual tokens per image.")] = 64,
@@ -83,12 +83,12 @@ def components(
 ) -> None:
     """Put a model to begin training with together from public folders on this machine; components.json pins every file by its digest.
 
-    Example: `mmfs weights components weights/start --clip clip-l --language vicuna-13b --diffusion sd-2-1-base`
+    Example: `mmfs weights components weights/start --vision clip-l --language vicuna-13b --diffusion sd-2-1-base`
     """
     with working("Reading the components") as tell:
         from components.public_components import PublicFolders, assemble
 
-        folders = PublicFolders(clip, language, diffusion)
+        folders = PublicFolders(vision, language, diffusion)
         config = assemble(folders, target, visual_tokens=visual_tokens, condition_heads=condition_heads, seed=seed, progress=tell)
     if json_:
         print_json({"target": str(target), "vocabulary": config.vocab_size, "family": config.language.family})

@@ -48,7 +48,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class VisionConfig(Section):
-    """CLIP-family ViT with adapter pyramid (mm_interleaved.md 1.2)."""
+    """ViT of a family with adapter pyramid (mm_interleaved.md 1.2)."""
 
     image_px: int
     patch_px: int
@@ -67,6 +67,12 @@ class VisionConfig(Section):
     radial_offsets: bool = False
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    family: Literal["clip", "siglip"] = "clip"
+
+    @property
+    def class_tokens(self) -> int:
+        """Tokens before the patches."""
+        return 1 if self.family == "clip" else 0
 
     @property
     def grid(self) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from model.clip_encoder import VisionModel
 from model.config import ModelConfig, ResamplerConfig, SamplerConfig
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
@@ -19,6 +18,7 @@ from model.mmfs import MMFS
 from model.mmfs_net import MMFSBlock
 from model.positions import sincos_2d
 from model.resampler import Layer, PerceiverResampler
+from model.vision_encoder import VisionModel
 
 
 @torch.no_grad()
@@ -31,9 +31,11 @@ def initialise(model: MMInterleaved) -> None:
             nn.init.normal_(module.embed_tokens.weight, std=config.embedding_std)
         elif isinstance(module, VisionModel):
             _normal_linears(module.encoder, config.init_std)
-            nn.init.normal_(module.embeddings.class_embedding, std=config.vision.width**-0.5)
-            nn.init.normal_(module.embeddings.patch_embedding.weight, std=config.embedding_std)
-            nn.init.normal_(module.embeddings.position_embedding.weight, std=config.embedding_std)
+            embeddings = cast(Any, module.embeddings)
+            if config.vision.class_tokens:
+                nn.init.normal_(embeddings.class_embedding, std=config.vision.width**-0.5)
+            nn.init.normal_(embeddings.patch_embedding.weight, std=config.embedding_std)
+            nn.init.normal_(embeddings.position_embedding.weight, std=config.embedding_std)
         elif isinstance(module, PerceiverResampler):
             _normal_linears(module, config.init_std)
             nn.init.normal_(module.queries, std=0.02)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.clip_encoder import ClipEncoder
 from model.config import ResamplerConfig, VisionConfig
 from model.positions import resize_table, sincos_2d
 from model.resampler import PerceiverResampler
+from model.vision_encoder import VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class VisualTokenizer(nn.Module):
 
     def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False) -> None:
         super().__init__()
-        self.encoder = ClipEncoder(vision)
+        self.encoder = VisionEncoder(vision)
         if learned:
             self.learned_tokens = nn.Parameter(torch.randn(resampler.queries, resampler.width))
         else:
@@ -52,8 +52,9 @@ class VisualTokenizer(nn.Module):
             self.post_ln = nn.LayerNorm(vision.width, eps=1e-6)
         self.learned = learned
         self.proj = nn.Linear(resampler.width, language_width)
-        table = torch.cat((torch.zeros(1, vision.width), sincos_2d(vision.grid, vision.width)))
+        table = torch.cat((torch.zeros(vision.class_tokens, vision.width), sincos_2d(vision.grid, vision.width)))
         self.register_buffer("pos_embed", table)
+        self.class_tokens = vision.class_tokens
         self.register_buffer("clip_mean", torch.tensor(vision.mean).view(1, 3, 1, 1))
         self.register_buffer("clip_std", torch.tensor(vision.std).view(1, 3, 1, 1))
 
@@ -67,4 +68,4 @@ class VisualTokenizer(nn.Module):
         return VisualFeatures(self.proj(tokens), tuple(each + self._positions(each.shape[-1]) for each in maps))
 
     def _positions(self, side: int) -> Tensor:
-        return resize_table(self.pos_embed[1:], side).T.unflatten(1, (side, side))
+        return resize_table(self.pos_embed[self.class_tokens :], side).T.unflatten(1, (side, side))

@@ -19,6 +19,8 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     Qwen3Config,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from components.public_components import RECORD_FILE, PublicFolders, assemble
@@ -102,7 +104,7 @@ def test_the_parts_compute_what_their_libraries_compute(folders: PublicFolders, 
         states = torch.randn(1, 48)
         assert_close(model.text_decoder.head(states)[:, :60], text.lm_head(states), "model")
         picture = torch.randn(1, 3, 56, 56)
-        clip = CLIPVisionModel.from_pretrained(folders.clip).eval()
+        clip = CLIPVisionModel.from_pretrained(folders.vision).eval()
         body = model.visual_tokenizer.encoder.vision_model
         assert_close(body.embeddings(picture), clip.embeddings(picture), "model")
         unet = UNet2DConditionModel.from_pretrained(folders.diffusion / "unet").eval()
@@ -121,7 +123,7 @@ def test_every_file_is_pinned_by_its_digest_and_equal_parts_give_equal_bytes(fol
     put_together(folders, tmp_path / "one")
     put_together(folders, tmp_path / "two")
     record = json.loads((tmp_path / "one" / RECORD_FILE).read_text())
-    assert record["files"]["clip/model.safetensors"] == file_sha256(folders.clip / "model.safetensors")
+    assert record["files"]["clip/model.safetensors"] == file_sha256(folders.vision / "model.safetensors")
     assert len(record["files"]) == 4
     for name in ("model.safetensors", RECORD_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -132,13 +134,29 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(folders: PublicFolders
     empty.mkdir()
     with pytest.raises(WeightsError, match=r"config\.json is missing"):
         put_together(PublicFolders(empty, folders.language, folders.diffusion), tmp_path / "start")
-    (empty / "config.json").write_text((folders.clip / "config.json").read_text())
+    (empty / "config.json").write_text((folders.vision / "config.json").read_text())
     with pytest.raises(WeightsError, match=r"no \*\.safetensors"):
         put_together(PublicFolders(empty, folders.language, folders.diffusion), tmp_path / "start")
-    with pytest.raises(ConfigError, match="holds a clip_vision_model model"):
-        put_together(PublicFolders(folders.clip, folders.clip, folders.diffusion), tmp_path / "start")
+    with pytest.raises(ConfigError, match="holds a clip_vision_model model; the language"):
+        put_together(PublicFolders(folders.vision, folders.vision, folders.diffusion), tmp_path / "start")
     scaled = tmp_path / "scaled"
     LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}).save_pretrained(scaled)
     with pytest.raises(ConfigError, match="scales its rotary positions"):
-        put_together(PublicFolders(folders.clip, scaled, folders.diffusion), tmp_path / "start")
+        put_together(PublicFolders(folders.vision, scaled, folders.diffusion), tmp_path / "start")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "scaled"]
+
+
+def test_a_siglip_may_be_the_encoder(folders: PublicFolders, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    siglip = SiglipVisionModel(
+        SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, image_size=64, patch_size=16)
+    ).eval()
+    siglip.save_pretrained(tmp_path / "siglip")
+    put_together(PublicFolders(tmp_path / "siglip", folders.language, folders.diffusion), tmp_path / "start")
+    model = load_model(tmp_path / "start")
+    assert (model.config.vision.family, model.config.vision.mean) == ("siglip", (0.5, 0.5, 0.5))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        hidden, _ = model.visual_tokenizer.encoder(pixels)
+        expected = siglip(pixels, output_hidden_states=True).hidden_states[-1]
+    assert_close(hidden, expected, "model")  # the released adapter begins by injecting nothing

@@ -47,6 +47,7 @@ AXES: dict[str, Change] = {
     "paper_form": lambda config: with_form(config, "paper"),
     "upsampling": decoder(wiring="upsampling"),
     "one_level": with_one_level,
+    "siglip": lambda config: replace(config, vision=replace(config.vision, family="siglip", activation="gelu_pytorch_tanh")),
     "larger_input": lambda config: at_input(config, 2 * config.vision.image_px),
 }
 

@@ -1,4 +1,4 @@
-"""CLIP-family ViT with adapter: last hidden state for the resampler and a four-level pyramid for MMFS."""
+"""A ViT with adapter: last hidden state for the resampler and a four-level pyramid for MMFS."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
+from transformers import PreTrainedConfig
 
 from model.config import VisionConfig
 from model.positions import cell_centres
 from model.recompute import call
+from model.vision_families import VISION_FAMILIES, VisionFamily
 from model.vit_adapter import Interaction, SpatialPrior
 
 
 class Layers(nn.Module):
     """Only there for the name `encoder.layers` of the public checkpoints."""
 
-    def __init__(self, config: CLIPVisionConfig) -> None:
+    def __init__(self, family: VisionFamily, settings: PreTrainedConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([family.layer(settings) for _ in range(settings.num_hidden_layers)])
 
 
 class VisionModel(nn.Module):
-    """The ViT's parts under their CLIP names and the adapter's beside them."""
+    """The ViT's parts under their library's names and the adapter's beside them."""
 
     patch_centres: Tensor
     pyramid_centres: Tensor
@@ -35,21 +35,12 @@ class VisionModel(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = False
-        clip = CLIPVisionConfig(
-            hidden_size=config.width,
-            intermediate_size=config.mlp,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            image_size=config.image_px,
-            patch_size=config.patch_px,
-            hidden_act=config.activation,
-            layer_norm_eps=config.layer_norm_eps,
-            attn_implementation="sdpa",
-        )
-        self.embeddings = CLIPVisionEmbeddings(clip)
+        family = VISION_FAMILIES[config.family]
+        settings = family.settings(config)
+        self.embeddings = family.embeddings(settings)
         # The spelling is that of the public checkpoints.
-        self.pre_layrnorm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.encoder = Layers(clip)
+        self.pre_layrnorm = nn.LayerNorm(config.width, eps=config.layer_norm_eps) if family.norm_first else nn.Identity()
+        self.encoder = Layers(family, settings)
         self.adapter_level_embed = nn.Parameter(torch.zeros(3, config.width))
         self.adapter_spm = SpatialPrior(config.stem, config.width)
         last = config.interactions - 1
@@ -59,18 +50,19 @@ class VisionModel(nn.Module):
         self.register_buffer("pyramid_centres", cell_centres(config.pyramid[1:]), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Normalised images [n, 3, px, px] to hidden [n, 1 + patches, width] and four maps [n, width, s, s], finest first."""
+        """Normalised images [n, 3, px, px] to hidden [n, tokens, width] and four maps [n, width, s, s], finest first."""
         c1, pyramid = self._prior(images)
         hidden = self.pre_layrnorm(self.embeddings(images))
+        own = self.config.class_tokens
         group = len(self.encoder.layers) // len(self.adapter_interactions)
         kept = []
         for index, interaction in enumerate(cast(Iterable[Interaction], self.adapter_interactions)):
-            first, patches = hidden[:, :1], hidden[:, 1:]
+            first, patches = hidden.split((own, hidden.shape[1] - own), dim=1)
             hidden = torch.cat((first, interaction.injector(patches, pyramid, self.patch_centres)), dim=1)
             for layer in self.encoder.layers[index * group : (index + 1) * group]:
                 hidden = call(layer, hidden, None, recompute=self.recompute)
-            pyramid = interaction.extract(pyramid, hidden[:, 1:], self.pyramid_centres)
-            kept.append(hidden[:, 1:])
+            pyramid = interaction.extract(pyramid, hidden[:, own:], self.pyramid_centres)
+            kept.append(hidden[:, own:])
         return hidden, self._maps(c1, pyramid, kept)
 
     def _prior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +86,7 @@ class VisionModel(nn.Module):
         return c1 + _resize(x1, sides[0]), c2 + _resize(x2, sides[1]), c3 + x3, c4 + _resize(x4, sides[3])
 
 
-class ClipEncoder(nn.Module):
+class VisionEncoder(nn.Module):
     """The wrapper that gives the state-dict prefix `encoder.vision_model`."""
 
     def __init__(self, config: VisionConfig) -> None:
