@@ -5,10 +5,8 @@ One shard is in memory at a time, and nothing but tensors is unpickled.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.run.filetree import whole_folder
 from model.ablations import at_input
 from model.build import CONFIG_FILE, build_on_meta
-from model.config import ModelConfig, load_config
+from model.config import ModelConfig, load_config, save_config
 from model.positions import sincos_2d
 from model.presets import preset
-from model.weights import OPTIONAL_KEYS, WeightsError, check_fit, read_weights, weights_files, write_weights
+from model.weights import OPTIONAL_KEYS, WeightsError, check_fit, check_new, read_weights, weights_files, write_weights
 
 _HEAD = "text_decoder.head.weight"
 _FIXED_POSITIONS = "visual_tokenizer.pos_embed"
@@ -56,8 +55,7 @@ def import_release(source: Path, target: Path, preset_name: str, image_px: int |
     an unknown preset.
     """
     files = _files(source)
-    if target.exists():
-        raise WeightsError(f"{target} exists; name a folder that does not")
+    check_new(target)
     shapes: dict[str, tuple[int, ...]] = {}
     renamed: list[str] = []
     values = 0
@@ -73,31 +71,24 @@ def import_release(source: Path, target: Path, preset_name: str, image_px: int |
     config = _config(shapes, preset_name)
     check_fit(_shapes(config), shapes)
     wanted = config if image_px is None else at_input(config, image_px)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_weights(_converted(files, wanted, progress), len(files), partial)
-    (partial / CONFIG_FILE).write_text(json.dumps(wanted.to_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.rename(target)
+    with whole_folder(target) as fresh:
+        write_weights(_converted(files, wanted, progress), len(files), fresh)
+        save_config(wanted, fresh / CONFIG_FILE)
     return Imported(len(files), len(shapes), values, tuple(renamed), tuple(sorted(OPTIONAL_KEYS & shapes.keys())))
 
 
 def export_release(source: Path, target: Path, progress: Progress) -> int:
     """Write a model folder as `*.bin` files that the official code loads; the number of files. Raises WeightsError, ConfigError."""
     patches = load_config(source / CONFIG_FILE).vision.grid ** 2 + 1
-    if target.exists():
-        raise WeightsError(f"{target} exists; name a folder that does not")
+    check_new(target)
     files = weights_files(source)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for number, tensors in enumerate(read_weights(source), 1):
-        if _POSITIONS in tensors:
-            tensors[_POSITION_IDS] = torch.arange(patches).unsqueeze(0)
-        name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
-        torch.save(tensors, partial / name)
-        progress(f"{name} written")
-    partial.rename(target)
+    with whole_folder(target) as fresh:
+        for number, tensors in enumerate(read_weights(source), 1):
+            if _POSITIONS in tensors:
+                tensors[_POSITION_IDS] = torch.arange(patches).unsqueeze(0)
+            name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
+            torch.save(tensors, fresh / name)
+            progress(f"{name} written")
     return len(files)
 
 

@@ -6,7 +6,6 @@ Frozen parts come from the folders, the rest begins as released. The folders are
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, CLIPTextModel, CLIPTokenizerFast
 
+from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
 from model.build import build_model, save_model
 from model.config import ConfigError, ModelConfig, VisionConfig
 from model.language_families import FAMILIES
 from model.mm_interleaved import MMInterleaved
 from model.presets import published, published_resampler
-from model.weights import WeightsError
+from model.weights import WeightsError, check_new
 
 RECORD_FILE = "components.json"
 VERSION = 1
@@ -48,8 +48,7 @@ def assemble(
 
     Raises ConfigError for a component of another kind, WeightsError naming the file or tensor that is missing or does not fit.
     """
-    if target.exists():
-        raise WeightsError(f"{target} exists; name a folder that does not")
+    check_new(target)
     config = configuration(folders, visual_tokens=visual_tokens, condition_heads=condition_heads)
     model = build_model(config, seed)
     used: dict[str, str] = {}
@@ -63,12 +62,10 @@ def assemble(
             used |= _take(model, folder, root, names)
             progress(f"{folder.name} read")
         model.image_decoder.neg_prompt_embeds.copy_(_unconditional(folders.diffusion))
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, partial)
     record = {"version": VERSION, "seed": seed, "files": used}
-    (partial / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.rename(target)
+    with whole_folder(target) as fresh:
+        save_model(model, fresh)
+        (fresh / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return config
 
 

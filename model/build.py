@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
-from model.config import ModelConfig, load_config
+from model.config import ModelConfig, load_config, save_config
 from model.image_decoder import ImageDecoder
 from model.initialise import initialise
 from model.llama_mmfs import LlamaMMFS
@@ -41,7 +40,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     config = cast(ModelConfig, model.config)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights([model.state_dict()], 1, folder)
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    save_config(config, folder / CONFIG_FILE)
 
 
 def load_model(folder: Path) -> MMInterleaved:

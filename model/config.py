@@ -282,6 +282,11 @@ def config_from_dict(values: dict[str, Any], source: str = "config") -> ModelCon
         raise ConfigError("\n".join(lines)) from None
 
 
+def save_config(config: ModelConfig, path: Path) -> None:
+    """Write config.json; equal configurations give equal bytes."""
+    path.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def load_config(path: Path) -> ModelConfig:
     """Read config.json. Raises ConfigError, or OSError when it cannot be read."""
     try:

@@ -60,8 +60,9 @@ class MMFS(nn.Module):
             logits.view(-1, heads, levels * points), pairs.query, len(query), sink=self.ignore_token is not None
         )
         sampled = deformable_attention(value, self.level_shapes, location, weight.view(-1, heads, levels, points), pairs.image)
-        mixed = sampled.new_zeros(len(query), *sampled.shape[1:])
-        if self.ignore_token is not None:
+        if self.ignore_token is None:
+            mixed = sampled.new_zeros(len(query), *sampled.shape[1:])
+        else:
             mixed = (sink.unsqueeze(-1) * self.ignore_token.view(1, heads, -1)).to(sampled.dtype)
         return self.output_proj(mixed.index_add(0, pairs.query, sampled).flatten(1))
 

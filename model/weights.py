@@ -75,6 +75,12 @@ def load_weights(model: nn.Module, shards: Iterable[Mapping[str, Tensor]]) -> No
     check_fit({name: tuple(tensor.shape) for name, tensor in own.items()}, given)
 
 
+def check_new(folder: Path) -> None:
+    """Raises WeightsError when a folder to be written is there already."""
+    if folder.exists():
+        raise WeightsError(f"{folder} exists; name a folder that does not")
+
+
 def check_fit(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
     """Raises WeightsError unless both hold the same names and shapes; a table that newer libraries do not save may be there."""
     offered = {name for name in given if name in wanted or name not in OPTIONAL_KEYS}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,6 +25,21 @@ def place(source: Path, target: Path) -> None:
     link_tree(source, staging)
     remove(target)
     os.replace(staging, target)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes `target`, replacing what is there, when the block ends, and vanishes when it fails."""
+    staging = target.with_name(f".{target.name}.partial")
+    remove(staging)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        remove(target)
+        staging.rename(target)
+    except BaseException:
+        remove(staging)
+        raise
 
 
 def remove(path: Path) -> None:

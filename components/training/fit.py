@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from components.params import TrainParams
+from components.run.filetree import whole_folder
 from components.training.callbacks import CURSOR, ENGINE, Checkpointing, StepLog, StopSignal
 from components.training.checkpoint import CheckpointFolder
 from components.training.engine import build_engine
@@ -94,9 +94,5 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def _export(network: nn.Module, save: Save, folder: Path) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save(network, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as fresh:
+        save(network, fresh)
