@@ -1,44 +1,51 @@
 """The state of sequences that are being continued: caches, positions, images seen so far. They may differ in length at any time.
 
 Columns are appended for the whole batch; a sequence that takes no token in a column has a hole there, which no later token attends to.
-Positions count real tokens only, so a sequence's result does not depend on its neighbours.
+Positions count real tokens only, so a sequence's result does not depend on its neighbours. Tensors are never changed in place: what goes
+on from one prefix (the answers to a question, the beams of a search, the branches of a conversation) shares what was computed for it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from model.mm_interleaved import MMInterleaved
-from model.mmfs_net import References
+from model.protocols import Drawing, PictureContext
 from model.sequence import Pairs, check_distances, pairs_from_mask
 from model.visual_tokenizer import VisualFeatures
 
 
 class DecodingState:
-    """Sequences of one document each, read by `append` and asked by `logits` and `draw`."""
+    """Sequences of one document each, read by `append` and asked by `logits` and `draw`.
+
+    length [rows] int64: tokens of each so far; sees [rows, images] bool: which images each has in it; begin [images] int64: the position of
+    an image's first placeholder, the same in all sequences that have it.
+    """
 
     def __init__(self, model: MMInterleaved, rows: int) -> None:
-        device, width = model.device, model.config.language.width
+        device, config = model.device, model.config
         self.model = model
         self.cache = DynamicCache()
         self.valid = torch.zeros(rows, 0, dtype=torch.bool, device=device)
-        self.hidden = torch.zeros(rows, 0, width, device=device)
+        self.hidden = torch.zeros(rows, 0, config.language.width, dtype=model.dtype, device=device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.owner = torch.arange(rows, device=device)
-        self.image_row = torch.zeros(0, dtype=torch.int64, device=device)
-        self.image_begin = torch.zeros(0, dtype=torch.int64, device=device)
-        self.values: list[Tensor | None] = [None] * model.config.language.layers
-        self.looked_up: list[Tensor] = []
+        self.sees = torch.zeros(rows, 0, dtype=torch.bool, device=device)
+        self.begin = torch.zeros(0, dtype=torch.int64, device=device)
+        self.values: list[Tensor | None] = [None] * config.language.layers
+        cells = config.value_cells(config.image_decoder.mmfs)
+        self.looked_up = torch.zeros(0, cells, config.value_width, dtype=model.dtype, device=device)
 
     def append(self, tokens: Sequence[Sequence[int]], features: VisualFeatures | None = None) -> None:
         """Continue each row by its tokens (none is allowed). `features`: the images that begin or are filled in here, in row order."""
         tokens_of = self.model.config.tokens
         columns = max(map(len, tokens))
+        if not columns:
+            return
         device = self.length.device
         ids = torch.tensor([[*row, *[tokens_of.pad] * (columns - len(row))] for row in tokens], device=device)
         counts = torch.tensor([len(row) for row in tokens], device=device)
@@ -58,70 +65,70 @@ class DecodingState:
         self.valid = known
         self.length = self.length + counts
 
-    def repeat(self, times: int) -> None:
-        """Let `times` rows go on from each row; they share its images and caches, so from here on only text may be appended."""
-        self.cache.batch_repeat_interleave(times)
-        self.valid, self.hidden, self.length, self.owner = (
-            each.repeat_interleave(times, dim=0) for each in (self.valid, self.hidden, self.length, self.owner)
+    def select(self, rows: Sequence[int]) -> DecodingState:
+        """A state that goes on from these rows, each as often as it is named; this one stays as it is."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.length.device)
+        chosen = copy.copy(self)
+        chosen.cache = copy.copy(self.cache)
+        chosen.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        chosen.cache.batch_select_indices(index)
+        chosen.values = list(self.values)
+        chosen.valid, chosen.hidden, chosen.length, chosen.sees = (
+            each.index_select(0, index) for each in (self.valid, self.hidden, self.length, self.sees)
         )
+        return chosen
 
     def logits(self) -> Tensor:
         """Scores of each row's next token, [rows, entries]."""
         last = self.valid.shape[1] - 1 - self.valid.flip(1).int().argmax(1)
         return self.model.text_decoder(self.hidden[torch.arange(len(last), device=last.device), last])
 
-    def draw(self, rows: Sequence[int], generators: Sequence[torch.Generator], **how: Any) -> Tensor:
-        """Pictures [len(rows), 3, px, px] of rows that end in BoI; `how` is for ImageDecoder.sample."""
-        decoder = self.model.image_decoder
+    def draw(self, rows: Sequence[int], generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
+        """Pictures [len(rows), 3, px, px] of rows that end in BoI."""
+        return self.model.image_decoder.sample(self.context(rows), generators, how)
+
+    def context(self, rows: Sequence[int]) -> PictureContext:
+        """What the image head is given of rows that end in BoI."""
         columns = self.valid.shape[1]
         slices = [self.valid[row].nonzero().flatten().flip(0) + row * columns for row in rows]
         index = torch.nn.utils.rnn.pad_sequence(slices, batch_first=True)
         lengths = torch.tensor([len(each) for each in slices], device=index.device)
         mask = torch.arange(index.shape[1], device=index.device) < lengths[:, None]
-        condition = decoder.condition(self.model.context(self.hidden, index, mask), mask)
-        return decoder.sample(condition, self._references(rows), generators, **how)
+        images, pairs = self._references(rows)
+        return PictureContext(self.model.context(self.hidden, index, mask), mask, self.looked_up[images], pairs)
 
     def _see(self, is_image: Tensor, positions: Tensor, features: VisualFeatures) -> None:
-        """Remember new images: where each begins, its values per layer, and its maps for the image decoder."""
+        """Remember new images: who has each and where it begins, its values per layer, and its maps for the image decoder."""
         row, column = is_image.nonzero(as_tuple=True)
         count = self.model.config.visual_resampler.queries
         row, column = row[::count], column[::count]
-        if len(self.owner.unique()) < len(self.owner):
-            raise ValueError("rows that go on from one prefix share its images and cannot be given others")
-        self.image_row = torch.cat((self.image_row, self.owner[row]))
+        rows = torch.arange(len(self.sees), device=row.device)
+        self.sees = torch.cat((self.sees, rows[:, None] == row), dim=1)
         # The BoI before the first placeholder does not see the image, the placeholder does.
-        self.image_begin = torch.cat((self.image_begin, positions[row, column]))
+        self.begin = torch.cat((self.begin, positions[row, column]))
         projected = self.model.project(features)
         self.values = [
             new if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)
         ]
-        self.looked_up += self.model.looked_up(features, self.model.config.image_decoder.mmfs)
+        self.looked_up = torch.cat((self.looked_up, self.model.looked_up(features, self.model.config.image_decoder.mmfs)))
 
     def _pairs(self, positions: Tensor, valid: Tensor) -> Pairs:
-        mask = (self.owner[:, None, None] == self.image_row) & (self.image_begin <= positions[..., None]) & valid[..., None]
+        config = self.model.config
+        mask = self.sees[:, None, :] & (self.begin <= positions[..., None]) & valid[..., None]
         pairs = pairs_from_mask(mask.flatten(0, 1).unsqueeze(0))
-        if self.model.config.visible_images == "nearest":
-            nearest = pairs.distance == 1
-            pairs = Pairs(pairs.query[nearest], pairs.image[nearest], pairs.distance[nearest])
-        check_distances(pairs, self.model.config.language.mmfs, "language.mmfs")
+        if config.visible_images == "nearest":
+            pairs = pairs.newest()
+        if config.cross_attention != "off":
+            check_distances(pairs, config.language.mmfs, "language.mmfs")
         return pairs
 
-    def _references(self, rows: Sequence[int]) -> References | None:
-        """The images that the decoder looks at, the newest of each row or all."""
+    def _references(self, rows: Sequence[int]) -> tuple[Tensor, Pairs]:
+        """What the decoder looks at for these rows, the newest image of each or all: the images, and the pairs that number them so."""
         config = self.model.config
-        seen = [[image for image, owner in enumerate(self.image_row.tolist()) if owner == own] for own in self.owner[list(rows)].tolist()]
+        pairs = pairs_from_mask(self.sees[list(rows)].unsqueeze(0))
         if config.decoder_images == "previous":
-            seen = [images[-1:] for images in seen]
-        images = [image for each in seen for image in each]
-        device = self.hidden.device
-        pairs = Pairs(
-            query=torch.tensor([place for place, each in enumerate(seen) for _ in each], dtype=torch.int64, device=device),
-            image=torch.arange(len(images), device=device),
-            distance=torch.tensor([len(each) - number for each in seen for number in range(len(each))], dtype=torch.int64, device=device),
-        )
-        check_distances(pairs, config.image_decoder.mmfs, "image_decoder.mmfs")
-        cells = config.value_cells(config.image_decoder.mmfs)
-        features = (
-            torch.stack([self.looked_up[image] for image in images]) if images else self.hidden.new_zeros(0, cells, config.value_width)
-        )
-        return self.model.image_decoder.decoder.references(features, pairs)
+            pairs = pairs.newest()
+        if config.cross_attention != "off":
+            check_distances(pairs, config.image_decoder.mmfs, "image_decoder.mmfs")
+        images, number = (pairs.image % max(self.sees.shape[1], 1)).unique(return_inverse=True)
+        return images, Pairs(pairs.query, number, pairs.distance)

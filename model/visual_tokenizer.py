@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from model.config import ResamplerConfig, VisionConfig
 from model.positions import resize_table, sincos_2d
+from model.protocols import ImageEncoder
 from model.resampler import PerceiverResampler
-from model.vision_encoder import VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,12 @@ class VisualTokenizer(nn.Module):
     clip_mean: Tensor
     clip_std: Tensor
 
-    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False) -> None:
+    def __init__(
+        self, encoder: ImageEncoder, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False
+    ) -> None:
+        """`vision` says what the encoder reads and gives: sizes, class tokens, mean and deviation of its pixels."""
         super().__init__()
-        self.encoder = VisionEncoder(vision)
+        self.encoder = encoder
         if learned:
             self.learned_tokens = nn.Parameter(torch.randn(resampler.queries, resampler.width))
         else:

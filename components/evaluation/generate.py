@@ -24,8 +24,9 @@ from components.evaluation.job import MANIFEST_FILE, Job, unanswered
 from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Request
 from components.run.failures import FailureClass
 from model.build import load_model
-from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, Prompt, generate
+from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
 from model.mm_interleaved import MMInterleaved
+from model.prompts import Prompt
 
 
 def main(folder: Path) -> None:

@@ -18,13 +18,13 @@ from model.generation import (
     GeneratedImage,
     GeneratedText,
     GenerationOptions,
-    Prompt,
     generate,
     generate_images,
     generate_text,
-    read_prompts,
 )
 from model.mm_interleaved import MMInterleaved
+from model.prompts import Prompt, read_prompts
+from model.protocols import Drawing, PictureContext
 from model.scoring import score_options
 from model.sequence import Pairs, plan
 
@@ -79,18 +79,18 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
     with torch.no_grad():
         features = network.visual_tokenizer(batch.images)
         hidden = network.hidden_states(batch.text_ids, features, layout)
-        decoder = network.image_decoder
-        condition = decoder.condition(network.context(hidden, layout.context, layout.context_mask), layout.context_mask)[1:]
+        tokens = network.context(hidden, layout.context, layout.context_mask)
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
-        references = decoder.decoder.references(looked_at, Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1])))
-        expected = decoder.sample(condition, references, [generator], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
+        pairs = Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
+        context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs)
+        expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
     state = DecodingState(network, 1)
     column = int(batch.image_column[1])
     with torch.no_grad():
         state.append([batch.text_ids[0, : column + 1].tolist()], network.visual_tokenizer(batch.images[:1]))
-        actual = state.draw([0], [generator.manual_seed(5)], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
+        actual = state.draw([0], [generator.manual_seed(5)], Drawing(steps=3))
     assert_close(actual, expected, "model")
     assert generate_images(network, begin, options).shape == (1, 3, config.image_decoder.output_px, config.image_decoder.output_px)
 
@@ -178,13 +178,3 @@ def test_unusable_options_are_named(network: MMInterleaved, config: ModelConfig)
         score_options(network, Prompt("p", ((5,),)), [(6,), ()])
     with pytest.raises(ValueError, match="more than 1024 tokens"):
         score_options(network, Prompt("p", ((5,) * 1000,)), [(6,) * 30])
-
-
-def test_rows_of_one_prefix_take_no_further_pictures(network: MMInterleaved, config: ModelConfig) -> None:
-    state = DecodingState(network, 1)
-    with torch.no_grad():
-        read_prompts(state, [Prompt("p", ((5,),))])
-        state.repeat(2)
-        image = [config.tokens.boi, *[config.tokens.image] * config.shape.num_visual_tokens]
-        with pytest.raises(ValueError, match="share its images"):
-            state.append([image, image], network.visual_tokenizer(torch.stack([picture(0, config)] * 2)))
