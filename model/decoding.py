@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from model.mm_interleaved import MMInterleaved
+from model.batch import InputError, InterleavedBatch
 from model.protocols import Drawing, PictureContext
-from model.sequence import Pairs, check_distances, pairs_from_mask
+from model.sequence import Layout, Pairs, check_distances, pairs_from_mask
 from model.visual_tokenizer import VisualFeatures
+
+if TYPE_CHECKING:
+    from model.mm_interleaved import MMInterleaved
 
 
 class DecodingState:
@@ -54,38 +58,54 @@ class DecodingState:
         is_image = ids == tokens_of.image
         if features is not None:
             self._see(is_image, positions, features)
-        known = torch.cat((self.valid, valid), dim=1)
-        own = torch.ones(columns, columns, dtype=torch.bool, device=device)
-        fresh = (own.tril() & valid[:, None, :]) | torch.eye(columns, dtype=torch.bool, device=device)
-        attention = torch.cat((self.valid[:, None, :].expand(-1, columns, -1), fresh), dim=2).unsqueeze(1)
         image_token = (is_image.flatten().cumsum(0) - 1).clamp(min=0)
         embeddings = self.model.embed(ids, None if features is None else features.tokens, is_image, image_token, ids == tokens_of.boi)
-        hidden = self.model.mm_decoder(embeddings, attention, positions, self.values, self._pairs(positions, valid), self.cache)
-        self.hidden = torch.cat((self.hidden, hidden), dim=1)
-        self.valid = known
-        self.length = self.length + counts
+        self._read(embeddings, valid, positions)
+
+    def extend(self, embeddings: Tensor) -> Tensor:
+        """Continue each row by k tokens that are in no vocabulary of the model; embeddings and the hidden states are [rows, k, width]."""
+        rows, columns, _ = embeddings.shape
+        positions = self.length[:, None] + torch.arange(columns, device=embeddings.device)
+        return self._read(embeddings, torch.ones(rows, columns, dtype=torch.bool, device=embeddings.device), positions)
+
+    def fork(self) -> DecodingState:
+        """A state that goes on from here on its own; it shares every tensor with this one, which stays as it is."""
+        forked = copy.copy(self)
+        forked.cache = copy.copy(self.cache)
+        forked.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return forked
 
     def select(self, rows: Sequence[int]) -> DecodingState:
         """A state that goes on from these rows, each as often as it is named; this one stays as it is."""
         index = torch.tensor(rows, dtype=torch.int64, device=self.length.device)
-        chosen = copy.copy(self)
-        chosen.cache = copy.copy(self.cache)
-        chosen.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        chosen = self.fork()
         chosen.cache.batch_select_indices(index)
-        chosen.values = list(self.values)
         chosen.valid, chosen.hidden, chosen.length, chosen.sees = (
             each.index_select(0, index) for each in (self.valid, self.hidden, self.length, self.sees)
         )
         return chosen
 
+    def last(self) -> Tensor:
+        """Hidden states of each row's newest token, [rows, width]."""
+        last = self.valid.shape[1] - 1 - self.valid.flip(1).int().argmax(1)
+        return self.hidden[torch.arange(len(last), device=last.device), last]
+
     def logits(self) -> Tensor:
         """Scores of each row's next token, [rows, entries]."""
-        last = self.valid.shape[1] - 1 - self.valid.flip(1).int().argmax(1)
-        return self.model.text_decoder(self.hidden[torch.arange(len(last), device=last.device), last])
+        return self.model.text_decoder(self.last())
 
     def draw(self, rows: Sequence[int], generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
         """Pictures [len(rows), 3, px, px] of rows that end in BoI."""
         return self.model.image_decoder.sample(self.context(rows), generators, how)
+
+    def reread(self, rows: Sequence[int], pictures: Tensor) -> None:
+        """What was drawn after these rows becomes part of them, as the encoder sees it. Raises InputError where there is no room for it."""
+        model, shape = self.model, self.model.config.shape
+        if int(self.length[list(rows)].max()) + shape.num_visual_tokens > shape.max_row_tokens:
+            raise InputError(f"no room to read the picture that was drawn: the model reads at most {shape.max_row_tokens} tokens")
+        features = model.visual_tokenizer(model.image_decoder.reencode(pictures.to(model.device), shape.image_px).to(model.dtype))
+        placeholders = [model.config.tokens.image] * shape.num_visual_tokens
+        self.append([placeholders if row in rows else [] for row in range(len(self.length))], features)
 
     def context(self, rows: Sequence[int]) -> PictureContext:
         """What the image head is given of rows that end in BoI."""
@@ -95,7 +115,20 @@ class DecodingState:
         lengths = torch.tensor([len(each) for each in slices], device=index.device)
         mask = torch.arange(index.shape[1], device=index.device) < lengths[:, None]
         images, pairs = self._references(rows)
-        return PictureContext(self.model.context(self.hidden, index, mask), mask, self.looked_up[images], pairs)
+        tokens = self.model.context(self.hidden, index, mask)
+        return PictureContext(tokens, mask, self.looked_up[images], pairs, lambda: self.select(rows))
+
+    def _read(self, embeddings: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+        """Columns [rows, k, width] of which `valid` ones are real; returns their hidden states."""
+        columns = valid.shape[1]
+        own = torch.ones(columns, columns, dtype=torch.bool, device=valid.device)
+        fresh = (own.tril() & valid[:, None, :]) | torch.eye(columns, dtype=torch.bool, device=valid.device)
+        attention = torch.cat((self.valid[:, None, :].expand(-1, columns, -1), fresh), dim=2).unsqueeze(1)
+        hidden = self.model.mm_decoder(embeddings, attention, positions, self.values, self._pairs(positions, valid), self.cache)
+        self.hidden = torch.cat((self.hidden, hidden), dim=1)
+        self.valid = torch.cat((self.valid, valid), dim=1)
+        self.length = self.length + valid.sum(1)
+        return hidden
 
     def _see(self, is_image: Tensor, positions: Tensor, features: VisualFeatures) -> None:
         """Remember new images: who has each and where it begins, its values per layer, and its maps for the image decoder."""
@@ -130,5 +163,22 @@ class DecodingState:
             pairs = pairs.newest()
         if config.cross_attention != "off":
             check_distances(pairs, config.image_decoder.mmfs, "image_decoder.mmfs")
-        images, number = (pairs.image % max(self.sees.shape[1], 1)).unique(return_inverse=True)
+        images, number = pairs.image.unique(return_inverse=True)
         return images, Pairs(pairs.query, number, pairs.distance)
+
+
+def read_documents(model: MMInterleaved, batch: InterleavedBatch, features: VisualFeatures, layout: Layout) -> DecodingState:
+    """Each decoded image's document up to its BoI as a row of its own, with gradients. Attention is that of one document."""
+    context = layout.context.where(layout.context_mask, -1).flip(1).tolist()
+    ids = batch.text_ids.flatten().tolist()
+    begins = {row * batch.text_ids.shape[1] + column: image for image, (row, column) in enumerate(_places(batch))}
+    rows = [[place for place in places if place >= 0] for places in context]
+    images = [begins[place] for places in rows for place in places[:-1] if place in begins]
+    state = DecodingState(model, len(rows))
+    chosen = torch.tensor(images, dtype=torch.int64, device=batch.text_ids.device)
+    state.append([[ids[place] for place in places] for places in rows], features.chosen(chosen) if images else None)
+    return state
+
+
+def _places(batch: InterleavedBatch) -> list[tuple[int, int]]:
+    return list(zip(batch.image_row.tolist(), batch.image_column.tolist(), strict=True))

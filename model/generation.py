@@ -79,13 +79,18 @@ def generate(
     A result depends on the weights, the prompt and (seed, prompt id), not on the other prompts of the batch. To go on after it without
     reading anything again, see model.session. Raises ValueError for a model in training mode, no prompts, or what `read_prompts` refuses.
     """
+    check_ready(model, prompts)
+    state = DecodingState(model, len(prompts))
+    read_prompts(state, prompts)
+    return Continuation(state, [prompt.id for prompt in prompts], options, on_event).run()
+
+
+def check_ready(model: MMInterleaved, prompts: Sequence[Prompt]) -> None:
+    """Raises ValueError for a model in training mode or no prompts."""
     if model.training:
         raise ValueError("generation needs a model in evaluation mode; call model.eval() first")
     if not prompts:
         raise ValueError("no prompts")
-    state = DecodingState(model, len(prompts))
-    read_prompts(state, prompts)
-    return Continuation(state, [prompt.id for prompt in prompts], options, on_event).run()
 
 
 def generate_text(model: MMInterleaved, prompts: Sequence[Prompt], options: GenerationOptions) -> list[tuple[int, ...]]:
@@ -103,7 +108,7 @@ def generate_images(model: MMInterleaved, prompts: Sequence[Prompt], options: Ge
 class Continuation:
     """What one batch of sequences says next, from a state that has read what comes before.
 
-    Afterwards the state has read what was said as well, but for the pictures of mode `image`, which `reread` reads.
+    Afterwards the state has read what was said as well, but for the pictures of mode `image`.
     """
 
     def __init__(self, state: DecodingState, names: Sequence[str], options: GenerationOptions, listener: Listener | None = None) -> None:
@@ -130,19 +135,8 @@ class Continuation:
         while rows:
             rows = write(rows)
             if rows:
-                self._draw(rows)
-                self.reread(rows)
+                self.state.reread(rows, self._draw(rows))
         return self.results
-
-    def reread(self, rows: Sequence[int]) -> None:
-        """The picture that was drawn last in each of these rows becomes part of the context, as the encoder sees it."""
-        model, shape = self.state.model, self.config.shape
-        last = [self.results[row][-1] for row in rows]
-        pictures = torch.stack([piece.pixels for piece in last if isinstance(piece, GeneratedImage)]).to(model.device)
-        features = model.visual_tokenizer(model.image_decoder.reencode(pictures, shape.image_px).to(model.dtype))
-        self.state.append(self._at({row: [self.tokens.image] * shape.num_visual_tokens for row in rows}), features)
-        for row in rows:
-            self.seen[row] += 1
 
     def _begin_pictures(self, rows: Sequence[int]) -> None:
         longest = self.config.shape.max_row_tokens
@@ -209,13 +203,15 @@ class Continuation:
         self.state.append(self._at(taken))
         return waiting
 
-    def _draw(self, rows: Sequence[int]) -> None:
+    def _draw(self, rows: Sequence[int]) -> Tensor:
         generators = [self._generator(row, f"picture {self.seen[row]}") for row in rows]
         drawn = self.state.draw(rows, generators, self.options.drawing()).cpu()
         for row, pixels in zip(rows, drawn, strict=True):
             self.results[row].append(GeneratedImage(pixels))
             self.drawn[row] += 1
+            self.seen[row] += 1
             self._tell(row, pixels)
+        return drawn
 
     def _forbidden(self, row: int) -> list[int]:
         """Tokens that this row may not choose: a picture only where there may be one more."""

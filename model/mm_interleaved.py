@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from model.batch import InterleavedBatch, MMInterleavedOutput
 from model.config import ModelConfig, SamplerConfig
+from model.decoding import read_documents
 from model.llama_mmfs import LlamaMMFS
 from model.losses import joint_loss, text_loss
 from model.positions import sincos_1d
@@ -112,6 +113,7 @@ class MMInterleaved(nn.Module):
             layout.context_mask,
             self.looked_up(features.chosen(layout.looked_at), self.config.image_decoder.mmfs),
             layout.references,
+            lambda: read_documents(self, batch, features, layout),
         )
         losses = self.image_decoder.losses(context, batch.picture_targets(layout.decoded))
         kept = layout.decode_weight.sum()

@@ -1,12 +1,13 @@
 """What the model asks of an image encoder and of an image head: training and generation know them by these two protocols alone.
 
-Another encoder (a DINOv2, say) or head (a diffusion transformer, a stream of VQ tokens of its own) is a torch module with these methods,
-given to VisualTokenizer or MMInterleaved.
+Another encoder (a DINOv2, say) or head (a diffusion transformer, a stream of VQ tokens that the language model writes) is a torch module
+with these methods, given to VisualTokenizer or MMInterleaved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -34,19 +35,36 @@ class ImageEncoder(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """The language model where m pictures begin, for a head that lets it write tokens of the head's own: pictures as words.
+
+    What is written is remembered by the writer alone; the document goes on with the picture as the encoder sees it.
+    """
+
+    def last(self) -> Tensor:
+        """Hidden states of the newest token, at first BoI, [m, language width]."""
+        ...
+
+    def extend(self, embeddings: Tensor) -> Tensor:
+        """Hidden states of k further tokens of each, both [m, k, language width]."""
+        ...
+
+
 @dataclass(frozen=True)
 class PictureContext:
     """What is known where m pictures begin.
 
     tokens [m, T, language width]: the projected hidden states from BoI back to the document's start; mask [m, T] bool, True = real;
     looked_at [s, cells, value_width]: what cross-attention may read of earlier images; pairs: which of them (numbered in looked_at) each
-    picture (numbered 0..m-1) sees, and how far back.
+    picture (numbered 0..m-1) sees, and how far back. `writer` opens the language model there; in training it reads the documents a second
+    time, so only a head that asks for it pays.
     """
 
     tokens: Tensor
     mask: Tensor
     looked_at: Tensor
     pairs: Pairs
+    writer: Callable[[], Writer]
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,9 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}, it must be at least 1")
+        for name, value in (("guidance", self.guidance), ("image_guidance", self.image_guidance)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, it must be finite")
         if self.scheduler not in get_args(Scheduler):
             raise ValueError(f"scheduler is {self.scheduler!r}, it must be one of {', '.join(get_args(Scheduler))}")
 

@@ -82,7 +82,7 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
         tokens = network.context(hidden, layout.context, layout.context_mask)
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
         pairs = Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
-        context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs)
+        context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs, lambda: DecodingState(network, 1))
         expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
