@@ -103,7 +103,7 @@ class DecodingState:
         model, shape = self.model, self.model.config.shape
         if int(self.length[list(rows)].max()) + shape.num_visual_tokens > shape.max_row_tokens:
             raise InputError(f"no room to read the picture that was drawn: the model reads at most {shape.max_row_tokens} tokens")
-        features = model.visual_tokenizer(model.image_decoder.reencode(pictures.to(model.device), shape.image_px).to(model.dtype))
+        features = model.visual_tokenizer(model.image_decoder.reencode(pictures.to(model.device), shape.image_px))
         placeholders = [model.config.tokens.image] * shape.num_visual_tokens
         self.append([placeholders if row in rows else [] for row in range(len(self.length))], features)
 

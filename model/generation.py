@@ -86,9 +86,13 @@ def generate(
 
 
 def check_ready(model: MMInterleaved, prompts: Sequence[Prompt]) -> None:
-    """Raises ValueError for a model in training mode or no prompts."""
+    """Raises ValueError for a model in training mode, one whose special tokens are not in its vocabulary, or no prompts."""
     if model.training:
         raise ValueError("generation needs a model in evaluation mode; call model.eval() first")
+    config = model.config
+    if max(config.pad_id, config.bos_id, config.eos_id) >= config.vocab_size:
+        ids = f"pad_id {config.pad_id}, bos_id {config.bos_id}, eos_id {config.eos_id}"
+        raise ValueError(f"{ids}: not all in the vocabulary of {config.vocab_size}; configure the model with its tokenizer's ids")
     if not prompts:
         raise ValueError("no prompts")
 

@@ -38,8 +38,9 @@ class DiffusionDecoder(nn.Module):
         return None if self.mmfs_module is None else self.mmfs_module.references(features, pairs)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, references: References | None) -> Tensor:
-        """The UNet's own forward with MMFS in it. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
+        """The UNet's own forward with MMFS in it, in its precision. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
         unet = self.unet
+        latents = latents.to(unet.dtype)
         embedding = unet.time_embedding(unet.get_time_embed(latents, timesteps))
         sample = unet.conv_in(latents)
         skips = [sample]
@@ -107,7 +108,7 @@ class ImageDecoder(nn.Module):
         for timestep in sampler.timesteps:
             inputs = sampler.scale_model_input(latents.repeat(passes, 1, 1, 1), timestep)
             predictions = self.decoder(inputs, timestep.expand(len(inputs)), condition, references).chunk(passes)
-            prediction = sum_weighted(predictions, weights)
+            prediction = sum_weighted([each.float() for each in predictions], weights)
             latents = sampler.step(prediction, timestep, latents, generator=list(generators)).prev_sample
         return self.decoder.vae.to_images(latents)
 

@@ -56,7 +56,7 @@ def read_prompts(state: DecodingState, prompts: Sequence[Prompt]) -> None:
                 "leave out the oldest, or use a model with visible_images: nearest and decoder_images: previous"
             )
         rows.append(ids)
-    state.append(rows, model.visual_tokenizer(torch.stack(pictures).to(model.device, model.dtype)) if pictures else None)
+    state.append(rows, model.visual_tokenizer(torch.stack(pictures).to(model.device)) if pictures else None)
 
 
 def check_ids(ids: Sequence[int], name: str, config: ModelConfig) -> Sequence[int]:

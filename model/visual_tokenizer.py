@@ -62,8 +62,8 @@ class VisualTokenizer(nn.Module):
         self.register_buffer("clip_std", torch.tensor(vision.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> VisualFeatures:
-        """images [n, 3, px, px] in 0..1."""
-        hidden, maps = self.encoder((images - self.clip_mean) / self.clip_std)
+        """images [n, 3, px, px] in 0..1, in any precision; features are in that of the weights."""
+        hidden, maps = self.encoder((images.to(self.proj.weight.dtype) - self.clip_mean) / self.clip_std)
         if self.learned:
             tokens = self.learned_tokens.expand(len(images), -1, -1)
         else:

@@ -9,7 +9,7 @@ import torch
 from packed_rows import MakeBatch
 from torch import Tensor
 
-from kernels.testing import assert_close
+from kernels.testing import assert_close, relative_error
 from model.build import build_model
 from model.choosing import Choosing
 from model.config import ModelConfig
@@ -141,6 +141,16 @@ def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Pr
     pictures = generate_images(talkative, prompts[:2], replace(FAST, scheduler=scheduler))  # type: ignore[arg-type]
     assert torch.isfinite(pictures).all()
     assert 0 <= pictures.min() <= pictures.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_nearly_the_same(config: ModelConfig, prompts: list[Prompt], dtype: torch.dtype) -> None:
+    full, half = build_model(config, seed=1).eval(), build_model(config, seed=1).eval().to(dtype)
+    options = replace(FAST, mode="image")
+    pictures = [generate_images(model, prompts, options) for model in (full, half)]
+    assert relative_error(pictures[1], pictures[0]) < 2e-2
+    results = generate(half, prompts, replace(FAST, choosing=Choosing(beams=2)))
+    assert len(results) == len(prompts)
 
 
 def test_a_prompt_may_begin_with_its_own_bos(talkative: MMInterleaved, config: ModelConfig) -> None:

@@ -85,6 +85,12 @@ def test_a_model_begins_no_picture_that_its_tables_do_not_hold(config: ModelConf
     assert [sum(isinstance(piece, GeneratedImage) for piece in result) for result in results] == [2, 3]
 
 
+def test_special_tokens_of_another_vocabulary(config: ModelConfig) -> None:
+    model = build_model(replace(config, pad_id=99), seed=0).eval()
+    with pytest.raises(ValueError, match="pad_id 99, bos_id 1, eos_id 2: not all in the vocabulary of 40"):
+        generate(model, [Prompt("a", ())], FEW)
+
+
 def test_prompts_without_pictures_and_without_anything(network: MMInterleaved) -> None:
     assert len(generate(network, [Prompt("a", ((5, 6),)), Prompt("b", ())], replace(FEW, mode="text"))) == 2
 
