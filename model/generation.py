@@ -219,10 +219,11 @@ class Continuation:
 
     def _forbidden(self, row: int) -> list[int]:
         """Tokens that this row may not choose: a picture only where there may be one more."""
-        most = self.config.most_images
+        most, tokens = self.config.most_images, self.tokens
         full = self.drawn[row] >= self.options.max_images or (most is not None and self.seen[row] >= most)
-        never = [self.tokens.pad, self.tokens.bos, self.tokens.image]
-        return [*never, self.tokens.boi] if self.options.mode == "text" or full else never
+        # A language model may begin or pad documents with the token that ends them.
+        never = [token for token in (tokens.pad, tokens.bos, tokens.image) if token != tokens.eos]
+        return [*never, tokens.boi] if self.options.mode == "text" or full else never
 
     def _ends(self, row: int) -> tuple[int, ...]:
         """Tokens that end a text of this row."""

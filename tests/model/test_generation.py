@@ -153,6 +153,16 @@ def test_half_precision_draws_nearly_the_same(config: ModelConfig, prompts: list
     assert len(results) == len(prompts)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("shared", ["bos_id", "pad_id"])
+def test_a_text_ends_where_its_end_has_another_use_too(config: ModelConfig, shared: str, beams: int) -> None:
+    model = build_model(replace(config, **{shared: config.eos_id}), seed=0).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.text_decoder.head.bias[config.eos_id] = 50.0
+    options = replace(FAST, mode="text", choosing=Choosing(beams=beams))
+    assert generate(model, [Prompt("a", ((5,),))], options) == [[GeneratedText((), True)]]
+
+
 def test_a_prompt_may_begin_with_its_own_bos(talkative: MMInterleaved, config: ModelConfig) -> None:
     with_bos, without = Prompt("x", ((config.tokens.bos,), (5, 6))), Prompt("x", ((5, 6),))
     assert generate_text(talkative, [with_bos], FAST) == generate_text(talkative, [without], FAST)
