@@ -61,7 +61,7 @@ def assemble(
         ):
             used |= _take(model, folder, root, names)
             progress(f"{folder.name} read")
-        model.image_decoder.neg_prompt_embeds.copy_(_unconditional(folders.diffusion))
+        model.get_parameter("image_decoder.neg_prompt_embeds").copy_(_unconditional(folders.diffusion))
     record = {"version": VERSION, "seed": seed, "files": used}
     with whole_folder(target) as fresh:
         save_model(model, fresh)

@@ -35,6 +35,12 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance; 1 is none.")] = 2.0,
     image_guidance: Annotated[float, typer.Option(min=0, help="Guidance towards the pictures given; 1 is none.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0, help="Tokens are drawn at this temperature; 0 takes the likeliest.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens of this mass only.")] = 1.0,
+    beams: Annotated[int, typer.Option(min=1, help="Texts followed at once in a beam search; not with a temperature.")] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of a beam search; above 0 longer texts win, below 0 shorter ones.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens said before are less likely.")] = 1.0,
+    min_new_tokens: Annotated[int, typer.Option(min=0, help="Tokens before a text may end.")] = 0,
     json_: Json = False,
 ) -> None:
     """Let a model continue a prompt of texts and images; it decides itself where pictures come and when it stops.
@@ -55,12 +61,20 @@ def generate(
 
         quiet(os.environ)
         request = Prompt.of(prompt, [path.read_bytes() for path in pictures])
-        answer = ask(
-            Settings(),
-            model,
-            request,
-            Options(seed=seed, max_new_tokens=max_new_tokens, steps=steps, guidance=guidance, image_guidance=image_guidance),
+        options = Options(
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            steps=steps,
+            guidance=guidance,
+            image_guidance=image_guidance,
+            temperature=temperature,
+            top_p=top_p,
+            beams=beams,
+            length_penalty=length_penalty,
+            repetition_penalty=repetition_penalty,
+            min_new_tokens=min_new_tokens,
         )
+        answer = ask(Settings(), model, request, options)
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(answer.page() if target.suffix == ".html" else answer.sheet())

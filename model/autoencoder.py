@@ -40,17 +40,18 @@ class PixelAutoencoder(nn.Module):
 
 
 class KlAutoencoder(AutoencoderKL):
-    """Stable Diffusion's autoencoder, always in float32 as released and never trained."""
+    """Stable Diffusion's autoencoder, never trained. Pictures and latents are float32, whatever precision its own weights have."""
 
     def to_latents(self, images: Tensor, noise: Tensor | None) -> Tensor:
         """See Autoencoder."""
-        posterior = self.encode(2 * images.float() - 1).latent_dist
+        posterior = self.encode((2 * images.float() - 1).to(self.dtype)).latent_dist
         drawn = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        return drawn * self.config["scaling_factor"]
+        return drawn.float() * self.config["scaling_factor"]
 
     def to_images(self, latents: Tensor) -> Tensor:
         """See Autoencoder."""
-        return (self.decode(latents.float() / self.config["scaling_factor"]).sample / 2 + 0.5).clamp(0, 1)
+        decoded = self.decode((latents.float() / self.config["scaling_factor"]).to(self.dtype)).sample
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 
 def build_autoencoder(config: AutoencoderConfig) -> PixelAutoencoder | KlAutoencoder:

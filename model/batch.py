@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -9,6 +10,21 @@ import torch
 from torch import Tensor
 
 from model.config import ModelShape
+
+
+class InputError(ValueError):
+    """A batch or prompt cannot be used; the message names what is wrong with it and what to do."""
+
+
+@dataclass(frozen=True)
+class PictureTargets:
+    """Pictures to learn and the random numbers that belong to each; shapes and ranges as in InterleavedBatch."""
+
+    images: Tensor
+    drop_condition: Tensor
+    timesteps_u: Tensor
+    noise: Tensor
+    posterior_noise: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,17 @@ class InterleavedBatch:
         present = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in present.items()})
 
+    def picture_targets(self, chosen: Tensor) -> PictureTargets:
+        """What is to be learned of these images, [m] indices."""
+        posterior = self.posterior_noise
+        return PictureTargets(
+            images=self.target_images[chosen],
+            drop_condition=self.drop_condition[chosen],
+            timesteps_u=self.timesteps_u[chosen],
+            noise=self.noise[chosen],
+            posterior_noise=None if posterior is None else posterior[chosen],
+        )
+
     def with_blank_image(self, shape: ModelShape) -> Self:
         """A batch without images gets one that nobody sees and no loss counts, so that every rank uses the same parameters."""
         device = self.text_ids.device
@@ -59,6 +86,18 @@ class InterleavedBatch:
             noise=torch.zeros(1, *shape.latent_shape, device=device),
             posterior_noise=None,
         )
+
+
+def picture_fault(pixels: Tensor) -> str | None:
+    """What is wrong with the values of pictures that should lie in 0..1; None if nothing is. Waits for the device they are on."""
+    if not pixels.numel():
+        return None
+    low, high = (float(value) for value in pixels.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "has NaN or infinite values; look at how it was read and resized"
+    if low < 0 or high > 1:
+        return f"has values from {low:g} to {high:g}, expected 0 to 1; divide bytes by 255, the model normalises itself"
+    return None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from model.initialise import initialise
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.text_decoder import TextDecoder
+from model.vision_encoder import VisionEncoder
 from model.visual_tokenizer import VisualTokenizer
 from model.weights import load_weights, read_weights, write_weights
 
@@ -56,7 +57,11 @@ def _compose(config: ModelConfig) -> MMInterleaved:
     return MMInterleaved(
         config,
         visual_tokenizer=VisualTokenizer(
-            config.vision, config.visual_resampler, config.language.width, learned=config.visual_tokens == "learned"
+            VisionEncoder(config.vision),
+            config.vision,
+            config.visual_resampler,
+            config.language.width,
+            learned=config.visual_tokens == "learned",
         ),
         mm_decoder=LlamaMMFS(config.language, entries, config.value_width, config.cross_attention),
         text_decoder=TextDecoder(config.language.width, entries),

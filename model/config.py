@@ -251,6 +251,16 @@ class ModelConfig(Section):
         return self.visual_resampler.queries if dense else sum(side * side for side in sampler.levels)
 
     @property
+    def most_images(self) -> int | None:
+        """Images that one document may hold, as the tables of distances allow; None where no place sees more than one."""
+        limits = []
+        if self.cross_attention != "off":
+            limits += [self.language.mmfs.table_rows - 1] if self.visible_images == "all" else []
+            # The image that is drawn last does not look at itself.
+            limits += [self.image_decoder.mmfs.table_rows] if self.decoder_images == "all" else []
+        return min(limits, default=None)
+
+    @property
     def shape(self) -> ModelShape:
         """What the data needs to know."""
         decoder = self.image_decoder

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -13,8 +14,10 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor, nn
 
 from model.autoencoder import build_autoencoder
+from model.batch import PictureTargets
 from model.config import CrossAttention, ImageDecoderConfig
 from model.mmfs_net import References, build_mmfs_net
+from model.protocols import Drawing, PictureContext
 from model.resampler import PerceiverResampler
 from model.sequence import Pairs
 
@@ -35,8 +38,9 @@ class DiffusionDecoder(nn.Module):
         return None if self.mmfs_module is None else self.mmfs_module.references(features, pairs)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, references: References | None) -> Tensor:
-        """The UNet's own forward with MMFS in it. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
+        """The UNet's own forward with MMFS in it, in its precision. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
         unet = self.unet
+        latents = latents.to(unet.dtype)
         embedding = unet.time_embedding(unet.get_time_embed(latents, timesteps))
         sample = unet.conv_in(latents)
         skips = [sample]
@@ -56,7 +60,7 @@ class DiffusionDecoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """The 77-query-style resampler, the unconditional embedding and the diffusion decoder."""
+    """The released image head: the 77-query-style resampler, the unconditional embedding and the diffusion decoder."""
 
     def __init__(self, config: ImageDecoderConfig, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
@@ -70,49 +74,32 @@ class ImageDecoder(nn.Module):
         """Context [m, T, language width] with mask [m, T] to condition tokens [m, queries, width]."""
         return self.perceiver_resampler(context, mask)
 
-    def losses(
-        self,
-        images: Tensor,
-        condition: Tensor,
-        references: References | None,
-        *,
-        drop: Tensor,
-        timesteps_u: Tensor,
-        noise: Tensor,
-        posterior_noise: Tensor | None,
-    ) -> Tensor:
-        """Mean squared error per image [m]; images in 0..1, drop [m] bool, timesteps_u [m] in [0, 1)."""
+    def losses(self, context: PictureContext, targets: PictureTargets) -> Tensor:
+        """See ImageHead: the mean squared diffusion error of each picture."""
         with torch.no_grad():
-            latents = self.decoder.vae.to_latents(images, posterior_noise)
-        timesteps = (timesteps_u * self.schedule.config["num_train_timesteps"]).long()
-        noisy = self.schedule.add_noise(latents, noise, timesteps)
-        condition = torch.where(drop[:, None, None], self.neg_prompt_embeds, condition)
-        prediction = self.decoder(noisy, timesteps, condition, references)
-        return (prediction.float() - self._target(latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
+            latents = self.decoder.vae.to_latents(targets.images, targets.posterior_noise)
+        timesteps = (targets.timesteps_u * self.schedule.config["num_train_timesteps"]).long()
+        noisy = self.schedule.add_noise(latents, targets.noise, timesteps)
+        condition = self.condition(context.tokens, context.mask)
+        condition = torch.where(targets.drop_condition[:, None, None], self.neg_prompt_embeds, condition)
+        prediction = self.decoder(noisy, timesteps, condition, self.decoder.references(context.looked_at, context.pairs))
+        return (prediction.float() - self._target(latents, targets.noise, timesteps)).square().mean(dim=(1, 2, 3))
 
     @torch.no_grad()
-    def sample(
-        self,
-        condition: Tensor,
-        references: References | None,
-        generators: Sequence[torch.Generator],
-        *,
-        steps: int,
-        guidance: float,
-        image_guidance: float,
-        scheduler: str,
-    ) -> Tensor:
-        """Pictures [m, 3, px, px] in 0..1. All noise of picture i comes from generators[i] (CPU), so it does not depend on the batch.
+    def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
+        """See ImageHead.
 
         `guidance` strengthens the condition against the images looked at alone, `image_guidance` those against nothing (illume_x.md 3.2);
         with image guidance 1, which is the released classifier-free guidance, the last needs no pass of its own.
         """
-        sampler = SCHEDULERS[scheduler].from_config(self.schedule.config)
-        sampler.set_timesteps(steps, device=condition.device)
+        condition = self.condition(context.tokens, context.mask)
+        references = self.decoder.references(context.looked_at, context.pairs)
+        sampler = SCHEDULERS[how.scheduler].from_config(self.schedule.config)
+        sampler.set_timesteps(how.steps, device=condition.device)
         shape = self.config.latent_shape
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(condition.device)
         rows = len(condition)
-        weights = guidance_weights(guidance, image_guidance if references is not None else 1.0)
+        weights = guidance_weights(how.guidance, how.image_guidance if references is not None else 1.0)
         passes = len(weights)
         unconditional = self.neg_prompt_embeds.expand(rows, -1, -1).to(condition.dtype)
         condition = torch.cat((condition, *[unconditional] * (passes - 1)))
@@ -121,9 +108,19 @@ class ImageDecoder(nn.Module):
         for timestep in sampler.timesteps:
             inputs = sampler.scale_model_input(latents.repeat(passes, 1, 1, 1), timestep)
             predictions = self.decoder(inputs, timestep.expand(len(inputs)), condition, references).chunk(passes)
-            prediction = sum_weighted(predictions, weights)
+            prediction = sum_weighted([each.float() for each in predictions], weights)
             latents = sampler.step(prediction, timestep, latents, generator=list(generators)).prev_sample
         return self.decoder.vae.to_images(latents)
+
+    def reencode(self, pictures: Tensor, side: int) -> Tensor:
+        """See ImageHead: bicubic, as pictures of the data are resized."""
+        if pictures.shape[-1] == side:
+            return pictures
+        return F.interpolate(pictures, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+    def checkpoint_activations(self) -> None:
+        """See ImageHead."""
+        self.decoder.unet.enable_gradient_checkpointing()
 
     def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         kind = self.schedule.config["prediction_type"]

@@ -12,6 +12,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from model.config import ModelConfig, ResamplerConfig, SamplerConfig
+from model.image_decoder import DiffusionDecoder
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.mmfs import MMFS
@@ -45,8 +46,8 @@ def initialise(model: MMInterleaved) -> None:
         elif isinstance(module, MMFSBlock):
             nn.init.normal_(module.conv.weight, std=config.image_decoder.conv_init)
             nn.init.zeros_(cast(Tensor, module.conv.bias))
-    if config.image_decoder.quiet_start:
-        _quieten(model.image_decoder.decoder.unet)
+        elif isinstance(module, DiffusionDecoder) and config.image_decoder.quiet_start:
+            _quieten(module.unet)
     if config.visual_resampler.queries_start == "grid" and config.visual_tokens == "resampler":
         _spread_over_grid(model.visual_tokenizer.perceiver_resampler, config.visual_resampler)
     nn.init.normal_(model.visual_tokenizer.proj.weight, std=config.visual_init_std)

@@ -105,5 +105,6 @@ class LlamaMMFS(nn.Module):
         rotary = self.rotary(embeddings, positions)
         hidden = embeddings
         for layer, value in zip(self.layers, values, strict=True):
-            hidden = call(layer, hidden, attention, rotary, value, pairs, cache, recompute=self.recompute)
+            # Computed again, a layer would put its keys into the cache a second time.
+            hidden = call(layer, hidden, attention, rotary, value, pairs, cache, recompute=self.recompute and cache is None)
         return self.norm(hidden)

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from model.batch import InterleavedBatch, MMInterleavedOutput
 from model.config import ModelConfig, SamplerConfig
-from model.image_decoder import ImageDecoder
+from model.decoding import read_documents
 from model.llama_mmfs import LlamaMMFS
 from model.losses import joint_loss, text_loss
 from model.positions import sincos_1d
+from model.protocols import ImageHead, PictureContext
 from model.sequence import Layout, plan
 from model.text_decoder import TextDecoder
 from model.visual_tokenizer import VisualFeatures, VisualTokenizer
@@ -27,7 +28,7 @@ class MMInterleaved(nn.Module):
         visual_tokenizer: VisualTokenizer,
         mm_decoder: LlamaMMFS,
         text_decoder: TextDecoder,
-        image_decoder: ImageDecoder,
+        image_decoder: ImageHead,
     ) -> None:
         super().__init__()
         width = config.language.width
@@ -45,16 +46,21 @@ class MMInterleaved(nn.Module):
         """Where the parameters are."""
         return self.soi_token.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Their precision."""
+        return self.soi_token.dtype
+
     def checkpoint_activations(self) -> None:
-        """Compute activations of the encoder's, language model's and UNet's layers again for their gradients: less memory, more time."""
-        self.visual_tokenizer.encoder.vision_model.recompute = True
+        """Compute activations of encoder, language model and image head again for their gradients: less memory, more time."""
+        self.visual_tokenizer.encoder.checkpoint_activations()
         self.mm_decoder.recompute = True
-        self.image_decoder.decoder.unet.enable_gradient_checkpointing()
+        self.image_decoder.checkpoint_activations()
 
     def forward(
         self, batch: InterleavedBatch, layout: Layout | None = None, *, text_weight: float | None = None, image_weight: float | None = None
     ) -> MMInterleavedOutput:
-        """Losses of one step. The weights are the configuration's where absent; with image weight 0 the image decoder does not run.
+        """Losses of one step. The weights are the configuration's where absent; with image weight 0 the image head does not run.
 
         `layout` is `plan(batch, config)` made before the batch went to an accelerator; without it the indices are computed here.
         Raises ValueError when placeholders and images disagree.
@@ -101,22 +107,15 @@ class MMInterleaved(nn.Module):
         return torch.where(mask.unsqueeze(-1), gathered, empty) + self.context_positions[: index.shape[1]].to(gathered.dtype)
 
     def image_loss(self, batch: InterleavedBatch, features: VisualFeatures, hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Sum of the diffusion errors of the decoded images and the count they are divided by."""
-        chosen = layout.decoded
-        decoder = self.image_decoder
-        condition = decoder.condition(self.context(hidden, layout.context, layout.context_mask), layout.context_mask)
-        looked_at = self.looked_up(features.chosen(layout.looked_at), self.config.image_decoder.mmfs)
-        references = decoder.decoder.references(looked_at, layout.references)
-        posterior = batch.posterior_noise
-        losses = decoder.losses(
-            batch.target_images[chosen],
-            condition,
-            references,
-            drop=batch.drop_condition[chosen],
-            timesteps_u=batch.timesteps_u[chosen],
-            noise=batch.noise[chosen],
-            posterior_noise=None if posterior is None else posterior[chosen],
+        """Sum of the image head's errors of the decoded images and the count they are divided by."""
+        context = PictureContext(
+            self.context(hidden, layout.context, layout.context_mask),
+            layout.context_mask,
+            self.looked_up(features.chosen(layout.looked_at), self.config.image_decoder.mmfs),
+            layout.references,
+            lambda: read_documents(self, batch, features, layout),
         )
+        losses = self.image_decoder.losses(context, batch.picture_targets(layout.decoded))
         kept = layout.decode_weight.sum()
         released = self.config.image_loss_mean == "release"
         return (losses * layout.decode_weight).sum(), kept.new_tensor(len(batch.images)) if released else kept

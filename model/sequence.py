@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.batch import InterleavedBatch
+from model.batch import InputError, InterleavedBatch, picture_fault
 from model.config import ModelConfig, SamplerConfig
 
 
@@ -26,6 +26,11 @@ class Pairs:
     def to(self, device: torch.device | str) -> Pairs:
         """The same pairs on another device."""
         return Pairs(self.query.to(device), self.image.to(device), self.distance.to(device))
+
+    def newest(self) -> Pairs:
+        """Only each query's newest image."""
+        nearest = self.distance == 1
+        return Pairs(self.query[nearest], self.image[nearest], self.distance[nearest])
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,12 @@ class Layout:
 
 
 def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
-    """The layout of a batch that has at least one image. Raises ValueError when images and placeholders disagree."""
+    """The layout of a batch that has at least one image.
+
+    Raises InputError when images and placeholders disagree, for token ids outside the vocabulary, pictures with values outside 0..1, rows
+    that are longer than the model reads and documents with more images than the tables of distances hold.
+    """
+    check_values(batch, config)
     ids, documents = batch.text_ids, batch.document_ids
     columns = ids.shape[1]
     is_image = ids == config.tokens.image
@@ -75,8 +85,9 @@ def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
     context, context_mask = context_slices(boi[decoded], start)
     pairs = visible_pairs(start, boi, documents.flatten() > 0, config.visible_images)
     looked_at, references = reference_pairs(start[boi], decoded, config.decoder_images)
-    check_distances(pairs, config.language.mmfs, "language.mmfs")
-    check_distances(references, config.image_decoder.mmfs, "image_decoder.mmfs")
+    if config.cross_attention != "off":
+        check_distances(pairs, config.language.mmfs, "language.mmfs")
+        check_distances(references, config.image_decoder.mmfs, "image_decoder.mmfs")
     predict = batch.targets_mask[:, 1:].flatten().nonzero().flatten()
     predict = predict + predict // (columns - 1)
     return Layout(
@@ -151,10 +162,10 @@ def _oldest_first(count: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_distances(pairs: Pairs, sampler: SamplerConfig, name: str) -> None:
-    """Raises ValueError when a query sees more images than the sampler's table has rows for."""
+    """Raises InputError when a query sees more images than the sampler's table has rows for."""
     most = int(pairs.distance.max()) if len(pairs.distance) else 0
     if most >= sampler.table_rows:
-        raise ValueError(
+        raise InputError(
             f"a document shows {most} images to one place, {name}.table_rows allows {sampler.table_rows - 1}; "
             "split the document, or set visible_images or decoder_images so that fewer are seen"
         )
@@ -176,12 +187,33 @@ def context_slices(boi: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     return (boi[:, None] - steps).clamp(min=0), steps < length[:, None]
 
 
+def check_values(batch: InterleavedBatch, config: ModelConfig) -> None:
+    """Raises InputError for what an accelerator would answer with a crash or NaN losses: see `plan`."""
+    ids, entries, longest = batch.text_ids, config.vocab_size + 2, config.language.max_positions
+    if ids.shape[1] > longest:
+        raise InputError(f"rows have {ids.shape[1]} tokens, the model reads at most {longest}; pack shorter rows (row_tokens)")
+    low, high = (int(value) for value in ids.aminmax())
+    if low < 0 or high >= entries:
+        wrong = low if low < 0 else high
+        raise InputError(
+            f"text_ids hold {wrong}, the model's ids are 0 to {entries - 1} (a vocabulary of {config.vocab_size}, BoI and placeholder); "
+            "prepare the data with the tokenizer that the model was made for"
+        )
+    for name, pictures in (("images", batch.images), ("target_images", batch.target_images)):
+        if (name == "target_images" and pictures is batch.images) or picture_fault(pictures) is None:
+            continue
+        for number, picture in enumerate(pictures):
+            if fault := picture_fault(picture):
+                row, column = int(batch.image_row[number]), int(batch.image_column[number])
+                raise InputError(f"{name}: picture {number} (row {row}, column {column}) {fault}")
+
+
 def _check_placeholders(is_image: Tensor, batch: InterleavedBatch, config: ModelConfig) -> None:
     tokens = config.visual_resampler.queries
     complete = int((batch.image_column + tokens < is_image.shape[1]).sum())
     found = int(is_image.sum())
     if found != complete * tokens:
-        raise ValueError(
+        raise InputError(
             f"text_ids hold {found} image placeholders, but {complete} images of {tokens} visual tokens need {complete * tokens}; "
             "was the data packed for another model?"
         )

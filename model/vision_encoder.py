@@ -87,7 +87,7 @@ class VisionModel(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """The wrapper that gives the state-dict prefix `encoder.vision_model`."""
+    """An ImageEncoder of any family in model.vision_families; the wrapper that gives the state-dict prefix `encoder.vision_model`."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -96,6 +96,10 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """See VisionModel."""
         return self.vision_model(images)
+
+    def checkpoint_activations(self) -> None:
+        """See ImageEncoder."""
+        self.vision_model.recompute = True
 
 
 def _as_map(tokens: Tensor, side: int) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from model.config import ResamplerConfig, VisionConfig
 from model.positions import resize_table, sincos_2d
+from model.protocols import ImageEncoder
 from model.resampler import PerceiverResampler
-from model.vision_encoder import VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,12 @@ class VisualTokenizer(nn.Module):
     clip_mean: Tensor
     clip_std: Tensor
 
-    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False) -> None:
+    def __init__(
+        self, encoder: ImageEncoder, vision: VisionConfig, resampler: ResamplerConfig, language_width: int, *, learned: bool = False
+    ) -> None:
+        """`vision` says what the encoder reads and gives: sizes, class tokens, mean and deviation of its pixels."""
         super().__init__()
-        self.encoder = VisionEncoder(vision)
+        self.encoder = encoder
         if learned:
             self.learned_tokens = nn.Parameter(torch.randn(resampler.queries, resampler.width))
         else:
@@ -59,8 +62,8 @@ class VisualTokenizer(nn.Module):
         self.register_buffer("clip_std", torch.tensor(vision.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> VisualFeatures:
-        """images [n, 3, px, px] in 0..1."""
-        hidden, maps = self.encoder((images - self.clip_mean) / self.clip_std)
+        """images [n, 3, px, px] in 0..1, in any precision; features are in that of the weights."""
+        hidden, maps = self.encoder((images.to(self.proj.weight.dtype) - self.clip_mean) / self.clip_std)
         if self.learned:
             tokens = self.learned_tokens.expand(len(images), -1, -1)
         else:

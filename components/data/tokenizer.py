@@ -48,6 +48,14 @@ class Tokenizer:
         except (OSError, UnicodeDecodeError) as error:
             raise CorpusError(f"{path} cannot be read ({error}); run `dvc repro prepare`") from None
 
+    def check_fits(self, entries: int, model: str) -> None:
+        """Raises CorpusError for a model whose vocabulary has another size: its ids would mean other words."""
+        if entries != self.vocab_size:
+            raise CorpusError(
+                f"the tokenizer has {self.vocab_size} entries, {model} was made for {entries}; use the tokenizer.json that lies beside "
+                "its weights, or prepare the data again and train from there"
+            )
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text item. A space is put before it, so that a word is the same token anywhere in a document."""
         return self._tokenizer.encode(f" {text}", add_special_tokens=False).ids

@@ -24,8 +24,9 @@ from components.evaluation.job import MANIFEST_FILE, Job, unanswered
 from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Request
 from components.run.failures import FailureClass
 from model.build import load_model
-from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, Prompt, generate
+from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
 from model.mm_interleaved import MMInterleaved
+from model.prompts import Prompt
 
 
 def main(folder: Path) -> None:
@@ -42,7 +43,9 @@ def main(folder: Path) -> None:
     with AnswerLog(folder, rank) as log:
         for batch in batches:
             if batch[0].answering not in models:
-                models[batch[0].answering] = load_model(Path(job.models[batch[0].answering])).to(device)
+                loaded = load_model(Path(job.models[batch[0].answering]))
+                tokenizer.check_fits(loaded.config.vocab_size, f"the model {batch[0].answering}")
+                models[batch[0].answering] = loaded.to(device)
             model = models[batch[0].answering]
             prompts = [prompt(request, documents[request.document], tokenizer, model.config.shape.image_px) for request in batch]
             generated = generate(model, prompts, options[batch[0].mode])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from components.data.transforms import as_float, square
 from components.serving.items import Item, Options, Prompt, PromptError
 from model import generation
 from model.build import load_model
+from model.choosing import Choosing
 from model.mm_interleaved import MMInterleaved
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -31,25 +32,23 @@ class Generator:
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
-        """From a folder of model.safetensors, config.json and tokenizer.json; on the GPU where there is one."""
+        """From a folder of model.safetensors, config.json and tokenizer.json; on the GPU where there is one.
+
+        Raises CorpusError where model and tokenizer do not belong together.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(folder).to(device), Tokenizer.load(folder / TOKENIZER_FILE))
+        tokenizer, model = Tokenizer.load(folder / TOKENIZER_FILE), load_model(folder)
+        tokenizer.check_fits(model.config.vocab_size, f"the model in {folder}")
+        return cls(model.to(device), tokenizer)
 
     def answer(self, prompts: Sequence[Prompt], options: Options) -> list[tuple[Item, ...]]:
         """What the model puts after each prompt: texts and PNG pictures. Equal prompts at equal places of equal seeds give equal answers.
 
-        Raises PromptError for a picture that cannot be read or a prompt that is too long.
+        Raises PromptError for a picture that cannot be read, a prompt that is too long or an option out of range.
         """
         given = [generation.Prompt(str(number), self._encode(prompt)) for number, prompt in enumerate(prompts)]
-        asked = generation.GenerationOptions(
-            max_new_tokens=options.max_new_tokens,
-            steps=options.steps,
-            guidance=options.guidance,
-            image_guidance=options.image_guidance,
-            seed=options.seed,
-        )
         try:
-            answers = generation.generate(self.model, given, asked)
+            answers = generation.generate(self.model, given, _asked(options))
         except ValueError as error:
             raise PromptError(str(error)) from None
         return [tuple(item for piece in answer if (item := self._decode(piece))) for answer in answers]
@@ -69,3 +68,9 @@ class Generator:
             return self.tokenizer.decode(piece.ids)
         pixels = piece.pixels.permute(1, 2, 0).mul(255).round().clamp(0, 255)
         return encode_png(np.ascontiguousarray(pixels.byte().numpy()))
+
+
+def _asked(options: Options) -> generation.GenerationOptions:
+    values = asdict(options)
+    choosing = Choosing(**{field.name: values.pop(field.name) for field in fields(Choosing)})
+    return generation.GenerationOptions(choosing=choosing, **values)

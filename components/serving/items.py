@@ -20,13 +20,20 @@ class PromptError(ValueError):
 @dataclass(frozen=True)
 class Options:
     """How an answer is generated. `steps` are denoising steps, `guidance` is the classifier-free scale, `image_guidance` that of
-    the pictures given."""
+    the pictures given. Tokens are the likeliest (temperature 0), drawn (`temperature`, `top_p`) or searched for by `beams`; see
+    model.choosing.Choosing."""
 
     seed: int = 0
     max_new_tokens: int = 96
     steps: int = 20
     guidance: float = 2.0
     image_guidance: float = 1.0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    beams: int = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
 
 
 @dataclass(frozen=True)

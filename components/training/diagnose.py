@@ -6,6 +6,7 @@ import torch
 
 from components.data.documents import CorpusError
 from components.run.failures import FailureClass, StageError, explain
+from model.batch import InputError
 from model.config import ConfigError
 from model.weights import WeightsError
 
@@ -17,7 +18,7 @@ _NO_DISK = ("PytorchStreamWriter", "No space left on device")
 def diagnose(error: BaseException) -> StageError:
     """The StageError behind any exception of training code."""
     text = str(error)
-    if isinstance(error, CorpusError | WeightsError):
+    if isinstance(error, CorpusError | InputError | WeightsError):
         return StageError(FailureClass.BAD_DATA, text)
     if isinstance(error, ConfigError):
         return StageError(FailureClass.BAD_CONFIG, text)

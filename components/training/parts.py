@@ -11,6 +11,7 @@ from torch import nn
 
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import TrainStream
+from components.data.tokenizer import Tokenizer
 from components.training.job import Job
 from components.training.objective import Targets
 from model.build import build_model, load_model, save_model
@@ -35,6 +36,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
     config = network.config
+    Tokenizer.load(job.index / TOKENIZER_FILE).check_fits(config.vocab_size, "the model to train")
     stream = TrainStream(
         job.index,
         job.shards,

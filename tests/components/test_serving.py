@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.data.documents import CorpusError
 from components.data.tokenizer import Tokenizer, fit
 from components.serving.client import Answer, ask
 from components.serving.generator import Generator
@@ -88,6 +91,26 @@ def test_generator_is_deterministic_and_refuses_bad_pictures(folder: Path) -> No
         generator.answer([Prompt.of("{image} what ?", [b"no picture"])], FEW)
     with pytest.raises(PromptError, match="token"):
         generator.answer([Prompt.of("7 " * 5000)], FEW)
+
+
+def test_every_option_reaches_the_model(folder: Path) -> None:
+    generator = Generator.load(folder)
+    prompts = [Prompt.of("a story :")]
+    drawn = [generator.answer(prompts, replace(FEW, temperature=1.5, top_p=0.9, seed=seed)) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    searched = replace(FEW, beams=3, length_penalty=0.0, repetition_penalty=1.2, min_new_tokens=2)
+    assert generator.answer(prompts, searched) == generator.answer([*prompts, Prompt.of("then a 7 comes")], searched)[:1]
+    with pytest.raises(PromptError, match=r"top_p is 0\.0, it must be above 0"):
+        generator.answer(prompts, replace(FEW, top_p=0.0))
+    with pytest.raises(PromptError, match="steps is 0"):
+        generator.answer(prompts, replace(FEW, steps=0))
+
+
+def test_model_and_tokenizer_must_belong_together(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.json").write_text(fit(["abc def"] * 9, 300), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"the tokenizer has \d+ entries, the model in .* was made for \d+; use the tokenizer.json"):
+        Generator.load(tmp_path)
 
 
 def test_published_model_answers_through_mlflow(folder: Path, store_uri: str, tmp_path: Path) -> None:

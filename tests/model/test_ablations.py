@@ -18,11 +18,12 @@ from model.build import build_model
 from model.config import ModelConfig, SamplerConfig
 from model.cross_attention import DenseAttention
 from model.decoding import DecodingState
-from model.generation import GenerationOptions, Prompt, generate
+from model.generation import GenerationOptions, generate
 from model.image_decoder import guidance_weights
 from model.mm_interleaved import MMInterleaved
 from model.mmfs import MMFS
 from model.presets import preset
+from model.prompts import Prompt
 from model.sequence import pairs_from_mask, plan
 
 STORY: list[int | str] = [5, "image", 6, 7, "image", 8, "image"]
@@ -94,11 +95,13 @@ def test_it_decodes_what_it_was_trained_on(model: MMInterleaved) -> None:
             image, column = image + begins, column + size
     assert torch.isfinite(expected)
     assert_close(state.hidden, packed[:, : last + 1], "model")
-    condition_row, looked = layout.references.query == 2, state._references([0])
-    if looked is None:
-        assert model.config.cross_attention == "off"
-    else:
-        assert looked.pairs.distance.tolist() == layout.references.distance[condition_row].tolist()
+    context, third = state.context([0]), layout.references.query == 2
+    with torch.no_grad():
+        looked_up = model.looked_up(features, model.config.image_decoder.mmfs)[layout.looked_at]
+        tokens_before = model.context(packed, layout.context, layout.context_mask)[2]
+    assert_close(context.tokens[0], tokens_before, "model", "context")
+    assert context.pairs.distance.tolist() == layout.references.distance[third].tolist()
+    assert_close(context.looked_at[context.pairs.image], looked_up[layout.references.image[third]], "model", "looked at")
 
 
 def test_it_generates(model: MMInterleaved) -> None:

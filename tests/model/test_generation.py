@@ -9,7 +9,7 @@ import torch
 from packed_rows import MakeBatch
 from torch import Tensor
 
-from kernels.testing import assert_close
+from kernels.testing import assert_close, relative_error
 from model.build import build_model
 from model.choosing import Choosing
 from model.config import ModelConfig
@@ -18,13 +18,13 @@ from model.generation import (
     GeneratedImage,
     GeneratedText,
     GenerationOptions,
-    Prompt,
     generate,
     generate_images,
     generate_text,
-    read_prompts,
 )
 from model.mm_interleaved import MMInterleaved
+from model.prompts import Prompt, read_prompts
+from model.protocols import Drawing, PictureContext
 from model.scoring import score_options
 from model.sequence import Pairs, plan
 
@@ -79,18 +79,18 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
     with torch.no_grad():
         features = network.visual_tokenizer(batch.images)
         hidden = network.hidden_states(batch.text_ids, features, layout)
-        decoder = network.image_decoder
-        condition = decoder.condition(network.context(hidden, layout.context, layout.context_mask), layout.context_mask)[1:]
+        tokens = network.context(hidden, layout.context, layout.context_mask)
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
-        references = decoder.decoder.references(looked_at, Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1])))
-        expected = decoder.sample(condition, references, [generator], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
+        pairs = Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
+        context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs, lambda: DecodingState(network, 1))
+        expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
     state = DecodingState(network, 1)
     column = int(batch.image_column[1])
     with torch.no_grad():
         state.append([batch.text_ids[0, : column + 1].tolist()], network.visual_tokenizer(batch.images[:1]))
-        actual = state.draw([0], [generator.manual_seed(5)], steps=3, guidance=2.0, image_guidance=1.0, scheduler="ddim")
+        actual = state.draw([0], [generator.manual_seed(5)], Drawing(steps=3))
     assert_close(actual, expected, "model")
     assert generate_images(network, begin, options).shape == (1, 3, config.image_decoder.output_px, config.image_decoder.output_px)
 
@@ -143,6 +143,26 @@ def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Pr
     assert 0 <= pictures.min() <= pictures.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_nearly_the_same(config: ModelConfig, prompts: list[Prompt], dtype: torch.dtype) -> None:
+    full, half = build_model(config, seed=1).eval(), build_model(config, seed=1).eval().to(dtype)
+    options = replace(FAST, mode="image")
+    pictures = [generate_images(model, prompts, options) for model in (full, half)]
+    assert relative_error(pictures[1], pictures[0]) < 2e-2
+    results = generate(half, prompts, replace(FAST, choosing=Choosing(beams=2)))
+    assert len(results) == len(prompts)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("shared", ["bos_id", "pad_id"])
+def test_a_text_ends_where_its_end_has_another_use_too(config: ModelConfig, shared: str, beams: int) -> None:
+    model = build_model(replace(config, **{shared: config.eos_id}), seed=0).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.text_decoder.head.bias[config.eos_id] = 50.0
+    options = replace(FAST, mode="text", choosing=Choosing(beams=beams))
+    assert generate(model, [Prompt("a", ((5,),))], options) == [[GeneratedText((), True)]]
+
+
 def test_a_prompt_may_begin_with_its_own_bos(talkative: MMInterleaved, config: ModelConfig) -> None:
     with_bos, without = Prompt("x", ((config.tokens.bos,), (5, 6))), Prompt("x", ((5, 6),))
     assert generate_text(talkative, [with_bos], FAST) == generate_text(talkative, [without], FAST)
@@ -178,13 +198,3 @@ def test_unusable_options_are_named(network: MMInterleaved, config: ModelConfig)
         score_options(network, Prompt("p", ((5,),)), [(6,), ()])
     with pytest.raises(ValueError, match="more than 1024 tokens"):
         score_options(network, Prompt("p", ((5,) * 1000,)), [(6,) * 30])
-
-
-def test_rows_of_one_prefix_take_no_further_pictures(network: MMInterleaved, config: ModelConfig) -> None:
-    state = DecodingState(network, 1)
-    with torch.no_grad():
-        read_prompts(state, [Prompt("p", ((5,),))])
-        state.repeat(2)
-        image = [config.tokens.boi, *[config.tokens.image] * config.shape.num_visual_tokens]
-        with pytest.raises(ValueError, match="share its images"):
-            state.append([image, image], network.visual_tokenizer(torch.stack([picture(0, config)] * 2)))

@@ -1,0 +1,139 @@
+"""What cannot be used is named, with what to do, before any work: prompts, options to score, batches to train on, settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from packed_rows import Document, MakeBatch
+from torch import Tensor
+
+from model.batch import InputError
+from model.build import build_model
+from model.config import ModelConfig
+from model.generation import GeneratedImage, GenerationOptions, generate
+from model.mm_interleaved import MMInterleaved
+from model.prompts import Items, Prompt
+from model.scoring import score_options
+from model.sequence import plan
+
+FEW = GenerationOptions(max_new_tokens=12, steps=1)
+
+
+def grey(config: ModelConfig, value: float = 0.5) -> Tensor:
+    return torch.full((3, config.vision.image_px, config.vision.image_px), value)
+
+
+def spoiled(config: ModelConfig, value: float) -> Tensor:
+    picture = grey(config)
+    picture[1, 2, 3] = value
+    return picture
+
+
+def refused(model: MMInterleaved, items: Items) -> str:
+    with pytest.raises(InputError) as caught:
+        generate(model, [Prompt("good", ((5,),)), Prompt("bad", items)], FEW)
+    assert "'bad'" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_prompt_with_pixels_that_are_no_numbers(network: MMInterleaved, config: ModelConfig, value: float) -> None:
+    assert "a picture has NaN or infinite values" in refused(network, ((5,), spoiled(config, value)))
+
+
+@pytest.mark.parametrize("value", [255.0, -2.1])
+def test_a_prompt_with_pixels_of_another_scale(network: MMInterleaved, config: ModelConfig, value: float) -> None:
+    assert "expected 0 to 1; divide bytes by 255" in refused(network, (spoiled(config, value),))
+
+
+def test_a_prompt_that_is_longer_than_the_model_reads(network: MMInterleaved, config: ModelConfig) -> None:
+    assert "has 1031 tokens; the model reads at most 1024; shorten it (a picture takes 5)" in refused(
+        network, ((5,) * 1020, grey(config), (6,) * 5)
+    )
+
+
+@pytest.mark.parametrize(("index", "fix"), [(-1, "tokenizer"), (40, "give pictures as pictures"), (41, "as pictures"), (42, "tokenizer")])
+def test_a_prompt_with_ids_of_another_vocabulary(network: MMInterleaved, index: int, fix: str) -> None:
+    told = refused(network, ((5, index),))
+    assert f"token id {index} is outside the model's vocabulary of 40" in told
+    assert fix in told
+
+
+def test_an_option_of_another_vocabulary(network: MMInterleaved) -> None:
+    with pytest.raises(InputError, match=r"option 1 of prompt 'p': token id 77 is outside the model's vocabulary of 40"):
+        score_options(network, Prompt("p", ((5,),)), [(6,), (7, 77)])
+
+
+def test_a_prompt_with_more_pictures_than_the_tables_hold(network: MMInterleaved, config: ModelConfig) -> None:
+    assert "has 60 pictures; the model's distance tables tell 49 apart; leave out" in refused(network, (grey(config),) * 60)
+
+
+def test_sixty_pictures_are_read_where_each_place_sees_one(config: ModelConfig) -> None:
+    nearest = build_model(replace(config, visible_images="nearest"), seed=0).eval()
+    assert generate(nearest, [Prompt("a", (grey(config),) * 60)], replace(FEW, mode="image"))
+
+
+def test_a_model_begins_no_picture_that_its_tables_do_not_hold(config: ModelConfig) -> None:
+    language = replace(config.language, mmfs=replace(config.language.mmfs, table_rows=4))
+    model = build_model(replace(config, language=language), seed=1).eval()
+    with torch.no_grad():
+        model.text_decoder.head.bias[config.tokens.boi] = 20.0
+    results = generate(model, [Prompt("a", (grey(config),)), Prompt("b", ())], FEW)
+    assert [sum(isinstance(piece, GeneratedImage) for piece in result) for result in results] == [2, 3]
+
+
+def test_special_tokens_of_another_vocabulary(config: ModelConfig) -> None:
+    model = build_model(replace(config, pad_id=99), seed=0).eval()
+    with pytest.raises(ValueError, match="pad_id 99, bos_id 1, eos_id 2: not all in the vocabulary of 40"):
+        generate(model, [Prompt("a", ())], FEW)
+
+
+def test_prompts_without_pictures_and_without_anything(network: MMInterleaved) -> None:
+    assert len(generate(network, [Prompt("a", ((5, 6),)), Prompt("b", ())], replace(FEW, mode="text"))) == 2
+
+
+@pytest.mark.parametrize("name", ["images", "target_images"])
+def test_a_batch_with_a_picture_that_is_no_picture(config: ModelConfig, make_batch: MakeBatch, name: str) -> None:
+    batch = make_batch([[[5, "image", 6]], [[7, 8, "image"]]])
+    for value, told in ((math.nan, "has NaN or infinite values"), (200.0, "has values from 0.* to 200, expected 0 to 1")):
+        pictures = batch.images.clone()
+        pictures[1, 0, 3, 3] = value
+        with pytest.raises(InputError, match=rf"{name}: picture 1 \(row 1, column 3\) {told}"):
+            plan(replace(batch, **{name: pictures}), config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("index", [-1, 42])
+def test_a_batch_of_another_vocabulary(config: ModelConfig, make_batch: MakeBatch, index: int) -> None:
+    batch = make_batch([[[5, "image", 6, 7]]])
+    ids = torch.where(batch.text_ids == 7, index, batch.text_ids)
+    with pytest.raises(InputError, match=rf"text_ids hold {index}, the model's ids are 0 to 41 .* tokenizer that the model was made for"):
+        plan(replace(batch, text_ids=ids), config)
+
+
+def test_a_batch_of_rows_that_are_too_long(config: ModelConfig, make_batch: MakeBatch) -> None:
+    with pytest.raises(InputError, match="rows have 1100 tokens, the model reads at most 1024; pack shorter rows"):
+        plan(make_batch([[[5, "image"]]], columns=1100), config)
+
+
+def test_many_pictures_are_no_matter_where_nothing_looks_at_them(config: ModelConfig, make_batch: MakeBatch) -> None:
+    document: Document = ["image"] * 60
+    blind = replace(config, cross_attention="off")
+    assert len(plan(make_batch([[document]], columns=400), blind).decoded) == 59
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens is -1, it must be at least 0"),
+        ({"max_images": -1}, "max_images is -1"),
+        ({"steps": 0}, "steps is 0, it must be at least 1"),
+        ({"scheduler": "euler"}, "scheduler is 'euler', it must be one of ddpm, ddim, dpm"),
+        ({"guidance": math.nan}, "guidance is nan, it must be finite"),
+    ],
+)
+def test_settings_out_of_range(values: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        GenerationOptions(**values)  # type: ignore[arg-type]
