@@ -113,7 +113,8 @@ def device() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(psutil.Process().cpu_affinity())
-    return f"{names[0] if names else platform.machine()}, {cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, load average {os.getloadavg()[0]:.1f} at the end"
+    memory, load = psutil.virtual_memory().total / 2**30, os.getloadavg()[0]
+    return f"{names[0] if names else platform.machine()}, {cores} cores, {memory:.0f} GiB, load average {load:.1f} at the end"
 
 
 def _word(holds: bool | None) -> str:
