@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -106,13 +107,14 @@ def document(benchmark: str, rows: Sequence[Row], asked: Options) -> dict[str, A
 
 
 def device() -> str:
-    """Processor and number of usable cores, in words."""
+    """Processor, number of usable cores, and how many processes wanted them when the measurement ended, in words."""
     import psutil
 
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(psutil.Process().cpu_affinity())
-    return f"{names[0] if names else platform.machine()}, {cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    memory, load = psutil.virtual_memory().total / 2**30, os.getloadavg()[0]
+    return f"{names[0] if names else platform.machine()}, {cores} cores, {memory:.0f} GiB, load average {load:.1f} at the end"
 
 
 def _word(holds: bool | None) -> str:

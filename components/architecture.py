@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from components.params import ModelParams
+from components.data.tokenizer import Tokenizer
+from components.params import ModelParams, Params
 from model.ablations import at_input, with_form, with_one_level
-from model.config import ModelConfig
+from model.config import ConfigError, ModelConfig
 from model.presets import preset
 
 
 def architecture(chosen: ModelParams, vocab_size: int) -> ModelConfig:
-    """The preset with the axes that `chosen` changes. Raises ConfigError for an impossible combination."""
+    """The preset with the axes that `chosen` changes, for the tokenizer of a corpus. Raises ConfigError for an impossible combination."""
     config = preset(
         chosen.preset,
         vocab_size=vocab_size,
+        pad_id=Tokenizer.pad,
+        bos_id=Tokenizer.bos,
+        eos_id=Tokenizer.eos,
         cross_attention=chosen.cross_attention,
         visible_images=chosen.visible_images,
         decoder_images=chosen.decoder_images,
@@ -33,3 +37,16 @@ def architecture(chosen: ModelParams, vocab_size: int) -> ModelConfig:
         config = with_one_level(config)
     decoder = replace(config.image_decoder, wiring=chosen.mmfs_wiring)
     return with_form(replace(config, image_decoder=decoder), chosen.mmfs_form)
+
+
+def check_trainable(params: Params, config: ModelConfig) -> None:
+    """Raises ConfigError where a stage would learn pictures in the latents of an autoencoder that nobody has trained."""
+    if config.image_decoder.autoencoder.kind == "pixel":
+        return
+    for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
+        own = params.training(stage).image_loss_weight
+        if own or (own is None and params.model.image_loss_weight):
+            raise ConfigError(
+                f"{key}: preset {params.model.preset} draws through a Stable Diffusion autoencoder, which training never changes and which "
+                f"begins here as noise; set {key}.image_loss_weight to 0 for text alone, or model.preset to smoke, tiny or small"
+            )

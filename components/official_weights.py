@@ -6,10 +6,10 @@ One shard is in memory at a time, and nothing but tensors is unpickled.
 from __future__ import annotations
 
 import pickle
-import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.frozen_parts import ADDED, FrozenFile, FrozenFolders, frozen_files
+from components.public_components import write_record
 from components.run.filetree import whole_folder
+from components.tracking.weights import file_sha256
+from components.vae_names import current_name, current_shape
 from model.ablations import at_input
 from model.build import CONFIG_FILE, build_on_meta
 from model.config import ModelConfig, load_config, save_config
@@ -25,32 +29,33 @@ from model.positions import sincos_2d
 from model.presets import preset
 from model.weights import OPTIONAL_KEYS, WeightsError, check_fit, check_new, read_weights, weights_files, write_weights
 
-_HEAD = "text_decoder.head.weight"
+_EMBEDDINGS = "mm_decoder.embed_tokens.weight"
 _FIXED_POSITIONS = "visual_tokenizer.pos_embed"
 _POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight"
 (_POSITION_IDS,) = OPTIONAL_KEYS
-# The attention of the autoencoder had other names before diffusers 0.18, and its linear layers were 1x1 convolutions.
-_OLD_VAE = re.compile(r"^(image_decoder\.decoder\.vae\..*\.attentions\.\d+\.)(query|key|value|proj_attn)\.(weight|bias)$")
-_NEW_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
+NOTHING_FROZEN = FrozenFolders()
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came in: files and tensors read, values in all, and what was renamed or left out."""
+    """What came in: files and tensors read, values in all, what was renamed or left out, and what public folders gave, by file."""
 
     files: int
     tensors: int
     values: int
     renamed: tuple[str, ...]
     left_out: tuple[str, ...]
+    from_public: dict[str, int]
 
 
-def import_release(source: Path, target: Path, preset_name: str, image_px: int | None, progress: Progress) -> Imported:
+def import_release(
+    source: Path, target: Path, preset_name: str, image_px: int | None, progress: Progress, frozen: FrozenFolders = NOTHING_FROZEN
+) -> Imported:
     """Turn the `*.bin` files of `source` into a folder that `model.build.load_model` reads; whole or not at all.
 
-    The vocabulary's size follows from the text head. With `image_px` the position table is resized for inputs of that side.
+    The vocabulary's size follows from the embeddings. With `image_px` the position table is resized for inputs of that side. What the
+    files leave out is taken from the folders of `frozen`, whose files are then pinned by their digests in components.json.
     Raises WeightsError naming a file that holds no plain tensors, or tensors that are missing, unknown or of another shape; ConfigError for
     an unknown preset.
     """
@@ -65,16 +70,21 @@ def import_release(source: Path, target: Path, preset_name: str, image_px: int |
             if new in shapes:
                 raise WeightsError(f"{path}: {name} stands in another file of {source} as well; remove the older files")
             renamed += [name] if new != name else []
-            shapes[new] = tuple(_current_shape(new, name, tensor).shape)
+            shapes[new] = tuple(current_shape(new, tensor).shape)
             values += tensor.numel()
         progress(f"{path.name} read")
     config = _config(shapes, preset_name)
-    check_fit(_shapes(config), shapes)
+    public = _given(frozen_files(frozen), shapes)
+    check_fit(_shapes(config), shapes | {name: file.shapes[name] for file, names in public for name in names})
     wanted = config if image_px is None else at_input(config, image_px)
     with whole_folder(target) as fresh:
-        write_weights(_converted(files, wanted, progress), len(files), fresh)
+        shards = chain(_converted(files, wanted, progress), _from_public(public, wanted, progress))
+        write_weights(shards, len(files) + len(public), fresh)
         save_config(wanted, fresh / CONFIG_FILE)
-    return Imported(len(files), len(shapes), values, tuple(renamed), tuple(sorted(OPTIONAL_KEYS & shapes.keys())))
+        if public:
+            write_record(fresh, None, {f"{file.path.parent.name}/{file.path.name}": file_sha256(file.path) for file, _ in public})
+    given = {f"{file.path.parent.name}/{file.path.name}": len(names) for file, names in public}
+    return Imported(len(files), len(shapes), values, tuple(renamed), tuple(sorted(OPTIONAL_KEYS & shapes.keys())), given)
 
 
 def export_release(source: Path, target: Path, progress: Progress) -> int:
@@ -90,11 +100,6 @@ def export_release(source: Path, target: Path, progress: Progress) -> int:
             torch.save(tensors, fresh / name)
             progress(f"{name} written")
     return len(files)
-
-
-def current_name(name: str) -> str:
-    """The name that today's libraries give a tensor of the release."""
-    return _OLD_VAE.sub(lambda old: f"{old[1]}{_NEW_VAE[old[2]]}.{old[3]}", name)
 
 
 def resized_positions(table: Tensor, grid: int) -> Tensor:
@@ -134,15 +139,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], found)
 
 
-def _current_shape(new: str, old: str, tensor: Tensor) -> Tensor:
-    """A tensor in today's shape: what was a 1x1 convolution is a linear layer now."""
-    return tensor.flatten(1) if new != old and tensor.ndim == 4 else tensor
-
-
 def _config(shapes: dict[str, tuple[int, ...]], name: str) -> ModelConfig:
-    if _HEAD not in shapes:
-        raise WeightsError(f"{_HEAD} is in none of the files, so they are not the whole model; download the missing files")
-    return preset(name, vocab_size=shapes[_HEAD][0] - 2)
+    if _EMBEDDINGS not in shapes:
+        raise WeightsError(f"{_EMBEDDINGS} is in none of the files, so they are not the whole model; download the missing files")
+    return preset(name, vocab_size=shapes[_EMBEDDINGS][0] - ADDED)
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -156,6 +156,19 @@ def _converted(files: list[Path], config: ModelConfig, progress: Progress) -> It
             new = current_name(name)
             if new in OPTIONAL_KEYS:
                 continue
-            shard[new] = _at_grid(new, _current_shape(new, name, tensor), config.vision.grid)
+            shard[new] = _at_grid(new, current_shape(new, tensor), config.vision.grid)
         yield shard
         progress(f"{path.name} converted")
+
+
+def _given(files: list[FrozenFile], shapes: Container[str]) -> list[tuple[FrozenFile, set[str]]]:
+    """The files that hold what `shapes` lacks, and what that is."""
+    lacking = [(file, {name for name in file.keys if name not in shapes}) for file in files]
+    return [(file, names) for file, names in lacking if names]
+
+
+def _from_public(public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
+    for file, names in public:
+        shard = file.tensors(names, config.frozen_head_bias)
+        yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in shard.items()}
+        progress(f"{file.path.parent.name}/{file.path.name} taken")

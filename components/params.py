@@ -61,7 +61,9 @@ class DataParams(Frozen):
 class ModelParams(Frozen):
     """Which architecture: a preset of model/presets.py and what differs from it."""
 
-    preset: Literal["smoke", "tiny", "small"] = Field("tiny", description="sizes of every part, by name; they stand in model/presets.py")
+    preset: Literal["smoke", "tiny", "small", "official_tiny", "ablation_3b", "release_13b", "paper_13b"] = Field(
+        "tiny", description="sizes of every part, by name; they stand in model/presets.py, what each needs in docs/model.md"
+    )
     cross_attention: Literal["deformable", "dense", "dense_resampler", "off"] = Field(
         "deformable", description="how tokens and pixels look at images: MMFS, all cells of the maps, their visual tokens, or not (Table 6)"
     )

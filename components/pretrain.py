@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from components.architecture import architecture
+from components.architecture import architecture, check_trainable
 from components.data.index import INDEX_FILE
 from components.params import Params
 from components.results import TrainResult
@@ -14,10 +14,12 @@ from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
 from components.training.supervise import train
 from model.config import ConfigError
+from model.presets import NEEDS_GPU
 
 
 def run(params: Params, paths: Paths, context: StageContext) -> TrainResult:
     """Train the model of `params.model` on the prepared corpus into outputs/pretrain. Raises StageError."""
+    check_device(params.model.preset, context.device)
     return train(params, paths, context, "pretrain", paths.pretrain, model_config(params, paths))
 
 
@@ -29,10 +31,18 @@ def model_config(params: Params, paths: Paths) -> dict[str, object]:
         raise StageError(FailureClass.BAD_DATA, f"{paths.index / INDEX_FILE} cannot be read: {error}", "run `dvc repro prepare`") from None
     try:
         config = architecture(params.model, vocabulary)
+        check_trainable(params, config)
     except ConfigError as error:
         raise StageError(FailureClass.BAD_CONFIG, str(error), "change `model` in params.yaml") from None
     check_row(config.shape.max_row_tokens, params.pretrain.row_tokens, "pretrain")
     return config.to_dict()
+
+
+def check_device(preset: str, device: str) -> None:
+    """Raises StageError (bad_config) for a preset of billions of parameters where there is no GPU."""
+    if preset in NEEDS_GPU and device == "cpu":
+        fix = "train it where there are GPUs, or set model.preset to official_tiny, the same architecture at a size for this machine"
+        raise StageError(FailureClass.BAD_CONFIG, f"model.preset: {preset} has billions of parameters and this machine has no GPU", fix)
 
 
 def check_row(model_tokens: int, row_tokens: int, stage: str) -> None:

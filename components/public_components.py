@@ -18,6 +18,7 @@ from transformers import AutoConfig, CLIPTextModel, CLIPTokenizerFast
 
 from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
+from components.vae_names import current_name, current_shape
 from model.build import build_model, save_model
 from model.config import ConfigError, ModelConfig, VisionConfig
 from model.language_families import FAMILIES
@@ -54,19 +55,24 @@ def assemble(
     used: dict[str, str] = {}
     with torch.no_grad():
         for root, folder, names in (
-            ("visual_tokenizer.encoder.", folders.vision, _vision_name),
-            ("mm_decoder.", folders.language, _language_name),
+            ("visual_tokenizer.encoder.", folders.vision, vision_name),
+            ("mm_decoder.", folders.language, language_name),
             ("image_decoder.decoder.unet.", folders.diffusion / "unet", "image_decoder.decoder.unet.{}".format),
-            ("image_decoder.decoder.vae.", folders.diffusion / "vae", "image_decoder.decoder.vae.{}".format),
+            ("image_decoder.decoder.vae.", folders.diffusion / "vae", vae_name),
         ):
             used |= _take(model, folder, root, names)
             progress(f"{folder.name} read")
         model.get_parameter("image_decoder.neg_prompt_embeds").copy_(_unconditional(folders.diffusion))
-    record = {"version": VERSION, "seed": seed, "files": used}
     with whole_folder(target) as fresh:
         save_model(model, fresh)
-        (fresh / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_record(fresh, seed, used)
     return config
+
+
+def write_record(folder: Path, seed: int | None, files: Mapping[str, str]) -> None:
+    """Write components.json: the sha256 of every file that was read, and the seed of what began from nothing, if something did."""
+    record = {"version": VERSION, "seed": seed, "files": files}
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads: int) -> ModelConfig:
@@ -152,14 +158,20 @@ def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
     return fields, tokens, values.vocab_size
 
 
-def _vision_name(key: str) -> str | None:
+def vae_name(key: str) -> str:
+    """A tensor of the autoencoder, whose attention has older names in most public folders."""
+    return current_name(f"image_decoder.decoder.vae.{key}")
+
+
+def vision_name(key: str) -> str | None:
     """The image tower, which stands alone in some folders; its last norm is left out by the release."""
     key = key.removeprefix("vision_model.")
     taken = key.startswith(("embeddings.", "pre_layrnorm.", "encoder.")) and not key.endswith("position_ids")
     return f"visual_tokenizer.encoder.vision_model.{key}" if taken else None
 
 
-def _language_name(key: str) -> str | None:
+def language_name(key: str) -> str | None:
+    """The decoder's layers, its embeddings and its head."""
     if key == "lm_head.weight":
         return "text_decoder.head.weight"
     return f"mm_decoder.{key.removeprefix('model.')}" if key.startswith("model.") and "rotary" not in key else None
@@ -173,7 +185,7 @@ def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], 
     own = model.state_dict()
     taken: set[str] = set()
     used = {}
-    for path in _files(folder):
+    for path in safetensors_files(folder):
         used[f"{folder.name}/{path.name}"] = file_sha256(path)
         for key, tensor in _tensors(path):
             name = names(key)
@@ -182,6 +194,7 @@ def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], 
             if name not in own:
                 raise WeightsError(f"{path}: {key} has no place in the model; is {folder} the component it is said to be?")
             place = own[name][: len(tensor)] if own[name].ndim and name.endswith(("embed_tokens.weight", "head.weight")) else own[name]
+            tensor = current_shape(name, tensor)
             if place.shape != tensor.shape:
                 raise WeightsError(f"{path}: {key} is {tuple(tensor.shape)}, its config.json says {tuple(place.shape)}")
             place.copy_(tensor)
@@ -195,7 +208,8 @@ def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], 
     return used
 
 
-def _files(folder: Path) -> list[Path]:
+def safetensors_files(folder: Path) -> list[Path]:
+    """The files of a component. Raises WeightsError where there is none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"{folder} holds no *.safetensors; {_FORMAT}")

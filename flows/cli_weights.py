@@ -11,6 +11,10 @@ import typer
 
 from flows.cli_output import NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root, working
 
+Frozen = Annotated[
+    Path | None, typer.Option(help="Public folder that a frozen part comes from.", exists=True, file_okay=False, show_default=False)
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -52,20 +56,28 @@ def import_(
     image_px: Annotated[
         int | None, typer.Option(help="Side of the encoder's input; the position table is resized for it.", show_default=False)
     ] = None,
+    vision: Frozen = None,
+    language: Frozen = None,
+    diffusion: Frozen = None,
     json_: Json = False,
 ) -> None:
     """Turn the released weights into a folder that mmfs reads. Nothing but tensors is unpickled, one file at a time.
 
+    With --vision, --language or --diffusion, frozen parts that the files leave out are taken from there.
+
     Example: `mmfs weights import mm_interleaved_pretrain weights/release`
     """
     with working("Reading the files") as tell:
+        from components.frozen_parts import FrozenFolders
         from components.official_weights import import_release
 
-        done = import_release(source, target, preset, image_px, tell)
+        done = import_release(source, target, preset, image_px, tell, FrozenFolders(vision, language, diffusion))
     if json_:
         print_json(asdict(done) | {"target": str(target)})
     else:
         out().print(f"{done.tensors} tensors, {done.values:,} values from {done.files} files into {target}")
+        for file, count in done.from_public.items():
+            out().print(f"{count} tensors that these lack from {file}")
         for what, names in (("renamed", done.renamed), ("left out", done.left_out)):
             if names:
                 out().print(f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")

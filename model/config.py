@@ -204,6 +204,7 @@ class ModelConfig(Section):
     visual_tokens: Literal["resampler", "learned"] = "resampler"
     attention: Literal["document", "release"] = "document"
     image_loss_mean: Literal["trained", "release"] = "trained"
+    text_loss_mean: Literal["guarded", "release"] = "guarded"
     min_context_tokens: int = 3
     text_loss_weight: float = 1.0
     image_loss_weight: float = 10.0

@@ -1,6 +1,8 @@
-"""The joint loss: next-token cross entropy plus lambda times the diffusion error (Eq. 3), as sums that can be averaged over ranks."""
+"""The joint loss: next-token cross entropy plus lambda times the diffusion error (Eq. 5), as sums that can be averaged over ranks."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +16,18 @@ def text_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(logits.float(), target, reduction="sum"), target.new_tensor(len(target), dtype=torch.float32)
 
 
-def joint_loss(text: tuple[Tensor, Tensor], image: tuple[Tensor, Tensor], text_weight: float, image_weight: float) -> MMInterleavedOutput:
-    """Means over this batch from (sum, count) pairs, and their weighted sum."""
-    text_mean = text[0] / text[1].clamp(min=1)
+def joint_loss(
+    text: tuple[Tensor, Tensor],
+    image: tuple[Tensor, Tensor],
+    text_weight: float,
+    image_weight: float,
+    text_mean_of: Literal["guarded", "release"] = "guarded",
+) -> MMInterleavedOutput:
+    """Means over this batch from (sum, count) pairs, and their weighted sum.
+
+    A batch in which no token is a target has text loss 0; as released (`release`) it has none, which is NaN (mm_interleaved.md 1.5).
+    """
+    text_mean = text[0] / (text[1] if text_mean_of == "release" else text[1].clamp(min=1))
     image_mean = image[0] / image[1].clamp(min=1)
     return MMInterleavedOutput(
         loss=text_weight * text_mean + image_weight * image_mean,

@@ -75,7 +75,7 @@ class MMInterleaved(nn.Module):
         flat = hidden.flatten(0, 1)
         text = text_loss(self.text_decoder(flat.index_select(0, layout.predict)), layout.target)
         image = self.image_loss(batch, features, hidden, layout) if image_weight else (flat.new_zeros(()), flat.new_zeros(()))
-        return joint_loss(text, image, text_weight, image_weight)
+        return joint_loss(text, image, text_weight, image_weight, self.config.text_loss_mean)
 
     def embed(self, text_ids: Tensor, tokens: Tensor | None, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
         """Token embeddings [B, L, width]: placeholders take visual tokens [n, T, width] in order, BoI gets its own vector added."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kernels.deformable_attention import deformable_attention
+from kernels.deformable_attention import Path, deformable_attention
 from model.config import SamplerConfig
 from model.sequence import Pairs
 
@@ -27,6 +27,7 @@ class MMFS(nn.Module):
         super().__init__()
         released = config.form == "release"
         self.config = config
+        self.path: Path = "torch"
         self.base_size = base_size if released else 1
         self.level_shapes = tuple((side, side) for side in config.levels)
         heads, points, levels = config.heads, config.points, len(config.levels)
@@ -59,7 +60,8 @@ class MMFS(nn.Module):
         weight, sink = softmax_over_pairs(
             logits.view(-1, heads, levels * points), pairs.query, len(query), sink=self.ignore_token is not None
         )
-        sampled = deformable_attention(value, self.level_shapes, location, weight.view(-1, heads, levels, points), pairs.image)
+        weight = weight.view(-1, heads, levels, points)
+        sampled = deformable_attention(value, self.level_shapes, location, weight, pairs.image, path=self.path)
         if self.ignore_token is None:
             mixed = sampled.new_zeros(len(query), *sampled.shape[1:])
         else:

@@ -287,6 +287,7 @@ def published(
         image_decoder=decoder,
         attention="release",
         image_loss_mean="release",
+        text_loss_mean="release",
         frozen_head_bias=-100.0,
         new_head_bias=95.0,
         visual_init_std=1e-3,
@@ -360,7 +361,11 @@ def _paper_13b(vocab_size: int) -> ModelConfig:
     """The main model as the paper describes it: Eq. 4 literally, and MMFS after each up block of the UNet."""
     config = with_form(_release_13b(vocab_size), "paper")
     return replace(
-        config, image_decoder=replace(config.image_decoder, wiring="upsampling"), attention="document", image_loss_mean="trained"
+        config,
+        image_decoder=replace(config.image_decoder, wiring="upsampling"),
+        attention="document",
+        image_loss_mean="trained",
+        text_loss_mean="guarded",
     )
 
 
@@ -373,3 +378,6 @@ PRESETS: dict[str, Callable[[int], ModelConfig]] = {
     "release_13b": _release_13b,
     "paper_13b": _paper_13b,
 }
+
+NEEDS_GPU = frozenset({"ablation_3b", "release_13b", "paper_13b"})
+"""Presets of billions of parameters."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.deformable_attention import deformable_attention
+from kernels.deformable_attention import Path, deformable_attention
 from model.config import VisionConfig
 
 
@@ -61,6 +61,7 @@ class DeformableAttention(nn.Module):
         super().__init__()
         inner = int(width * value_ratio)
         self.shape = (heads, len(sides), points)
+        self.path: Path = "torch"
         self.level_shapes = tuple((side, side) for side in sides)
         self.sampling_offsets = nn.Linear(width, heads * len(sides) * points * 2)
         self.attention_weights = nn.Linear(width, heads * len(sides) * points)
@@ -85,7 +86,7 @@ class DeformableAttention(nn.Module):
         weight = self.attention_weights(query).view(images * queries, heads, levels * points).softmax(-1)
         location = reference.repeat(images, 1)[:, None, None, None] + offsets / self.sides
         image = torch.arange(images, dtype=torch.int32, device=query.device).repeat_interleave(queries, output_size=images * queries)
-        sampled = deformable_attention(value, self.level_shapes, location, weight.view(-1, heads, levels, points), image)
+        sampled = deformable_attention(value, self.level_shapes, location, weight.view(-1, heads, levels, points), image, path=self.path)
         return self.output_proj(sampled.view(images, queries, -1))
 
 

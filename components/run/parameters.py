@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from components.architecture import architecture
+from components.architecture import architecture, check_trainable
 from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
 from model.config import ConfigError
 
@@ -36,9 +36,11 @@ def as_yaml(values: dict[str, Any]) -> str:
 def _check_model(params: Params) -> None:
     """Raises ParamsError for a model that cannot be built or a row too long for it, which a stage would find only when it starts."""
     try:
-        limit = architecture(params.model, params.data.vocabulary_size).shape.max_row_tokens
+        config = architecture(params.model, params.data.vocabulary_size)
+        check_trainable(params, config)
     except ConfigError as error:
         raise ParamsError(f"model: {error}") from None
+    limit = config.shape.max_row_tokens
     for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
         if (asked := params.training(stage).row_tokens) > limit:
             raise ParamsError(f"{key}.row_tokens is {asked}, preset {params.model.preset} has {limit} positions; set it to at most {limit}")

@@ -46,9 +46,12 @@ def _check(value: Tensor, level_shapes: Sequence[tuple[int, int]], location: Ten
         raise ValueError(
             f"weight: {heads} heads and {levels} levels, but value has {value.shape[2]} heads and level_shapes {len(level_shapes)} levels"
         )
-    if tuple(location.shape) not in {(queries, heads, points, 2), (queries, heads, levels, points, 2)}:
+    # One size after the other: hashing or comparing tuples would fix every size in a compiled graph.
+    shared = location.dim() == 4
+    wanted = (queries, heads, points, 2) if shared else (queries, heads, levels, points, 2)
+    if location.dim() != len(wanted) or any(size != other for size, other in zip(location.shape, wanted, strict=True)):
         raise ValueError(
             f"location: got {tuple(location.shape)}, expected {(queries, heads, points, 2)} or {(queries, heads, levels, points, 2)}"
         )
-    if tuple(image.shape) != (queries,) or image.dtype not in (torch.int32, torch.int64):
+    if image.dim() != 1 or len(image) != queries or image.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"image: expected {queries} integers, got {tuple(image.shape)} of {image.dtype}")

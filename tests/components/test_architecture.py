@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from components.architecture import architecture
-from components.params import ModelParams
+from components.params import ModelParams, ParamsError
+from components.pretrain import check_device
+from components.run.failures import FailureClass, StageError
+from components.run.parameters import resolve
 from model.config import ConfigError, ModelConfig
-from model.presets import preset
+from model.presets import NEEDS_GPU, PRESETS, preset
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ("official_tiny", "ablation_3b", "release_13b", "paper_13b")
+TEXT_ALONE = tuple(f"{key}.image_loss_weight=0" for key in ("pretrain", "finetune.segmentation", "finetune.story"))
 
 
 def chosen(**values: Any) -> ModelConfig:
@@ -41,3 +49,32 @@ def test_an_axis_is_one_value(values: dict[str, Any], reads: Any) -> None:
 def test_an_impossible_size_names_the_key() -> None:
     with pytest.raises(ConfigError, match="image_px"):
         chosen(image_px=40)
+
+
+def test_every_preset_may_be_named_in_the_parameters() -> None:
+    assert set(get_args(ModelParams.model_fields["preset"].annotation)) == PRESETS.keys()
+    assert PRESETS.keys() >= NEEDS_GPU
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_size_speaks_the_tokenizer_of_the_corpus(name: str) -> None:
+    tokens = architecture(ModelParams(preset=name), vocab_size=300).tokens  # type: ignore[arg-type]
+    assert (tokens.pad, tokens.bos, tokens.eos, tokens.boi, tokens.image) == (0, 1, 2, 300, 301)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_pictures_need_a_trained_autoencoder(name: str) -> None:
+    with pytest.raises(ParamsError, match=rf"pretrain: preset {name} draws .* set pretrain\.image_loss_weight to 0"):
+        resolve(ROOT, overrides=[f"model.preset={name}"])
+    with pytest.raises(ParamsError, match=r"set finetune\.story\.image_loss_weight to 0"):
+        resolve(ROOT, overrides=[f"model.preset={name}", *TEXT_ALONE[:2]])
+    assert resolve(ROOT, overrides=[f"model.preset={name}", *TEXT_ALONE])["model"]["preset"] == name
+
+
+def test_billions_of_parameters_need_a_gpu() -> None:
+    for name in PRESETS:
+        check_device(name, "NVIDIA H100")
+    check_device("official_tiny", "cpu")
+    with pytest.raises(StageError, match=r"model\.preset: release_13b .* no GPU") as error:
+        check_device("release_13b", "cpu")
+    assert error.value.failure is FailureClass.BAD_CONFIG

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from components.official_weights import current_name, export_release, import_release
+from components.frozen_parts import FrozenFolders
+from components.official_weights import export_release, import_release, resized_positions
+from components.public_components import RECORD_FILE
+from components.vae_names import current_name
+from kernels.testing import assert_close
 from model.build import build_model, load_model
 from model.config import ConfigError
 from model.positions import sincos_2d
@@ -17,6 +24,7 @@ from model.presets import preset
 from model.weights import WeightsError
 
 POSITION_IDS = "visual_tokenizer.encoder.vision_model.embeddings.position_ids"
+BODY, VAE = "visual_tokenizer.encoder.", "image_decoder.decoder.vae."
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -94,12 +102,89 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(folder: Path, released: 
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "again.bin").unlink()
     second.unlink()
-    with pytest.raises(WeightsError, match=r"missing|text_decoder\.head\.weight is in none"):
+    with pytest.raises(WeightsError, match=r"missing|mm_decoder\.embed_tokens\.weight is in none"):
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     with pytest.raises(WeightsError, match=r"holds no \*\.bin"):
         import_release(folder, target, "official_tiny", None, silent)
     assert [path.name for path in tmp_path.iterdir()] == ["released"]
+
+
+def cubic(distance: float) -> float:
+    """The cubic convolution kernel with a = -0.75."""
+    x = abs(distance)
+    return 1.25 * x**3 - 2.25 * x**2 + 1 if x <= 1 else -0.75 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("px", [224, 336, 448])
+def test_positions_are_resized_as_the_official_loader_does(px: int) -> None:
+    """Bicubic without aligned corners, written out: cell i of the new grid lies at (i + 1/2) old / new - 1/2, edges repeat."""
+    old, new = 16, px // 14
+    table = torch.randn(1 + old * old, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.zeros(new, old, dtype=torch.float64)
+    for cell in range(new):
+        place = (cell + 0.5) * old / new - 0.5
+        for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+            weights[cell, min(max(tap, 0), old - 1)] += cubic(place - tap)
+    expected = torch.einsum("ay,bx,yxc->abc", weights, weights, table[1:].view(old, old, 3)).reshape(new * new, 3)
+    resized = resized_positions(table, new)
+    assert torch.equal(resized[0], table[0])
+    assert_close(resized[1:].float(), expected.float(), "op", "positions")
+
+
+@pytest.fixture
+def public(released: dict[str, Tensor], tmp_path: Path) -> FrozenFolders:
+    """The frozen parts as their own folders would hold them; the autoencoder under its older names."""
+    parts: dict[str, dict[str, Tensor]] = {"clip": {}, "vicuna": {}, "sd/vae": {}}
+    for name, tensor in released.items():
+        if name.startswith(f"{BODY}vision_model.") and "adapter_" not in name and name != POSITION_IDS:
+            parts["clip"][name.removeprefix(BODY)] = tensor
+        elif name.startswith("mm_decoder.") and "llama_cross_attn" not in name:
+            parts["vicuna"][f"model.{name.removeprefix('mm_decoder.')}"] = tensor[:50].clone() if "embed" in name else tensor
+        elif name == "text_decoder.head.weight":
+            parts["vicuna"]["lm_head.weight"] = tensor[:50].clone()
+        elif name.startswith(VAE):
+            parts["sd/vae"][name.removeprefix(VAE)] = tensor
+    for folder, tensors in parts.items():
+        (tmp_path / "public" / folder).mkdir(parents=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "public" / folder / "model.safetensors")
+    root = tmp_path / "public"
+    return FrozenFolders(root / "clip", root / "vicuna", root / "sd")
+
+
+def test_frozen_parts_may_come_from_the_public_folders(
+    folder: Path, released: dict[str, Tensor], public: FrozenFolders, tmp_path: Path
+) -> None:
+    """What comes of a checkpoint of trained tensors alone is what comes of the whole one."""
+    import_release(folder, tmp_path / "whole", "official_tiny", None, silent)
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    frozen = (
+        "vision_model.encoder",
+        "vision_model.pre",
+        "vision_model.emb",
+        "mm_decoder.layers",
+        "mm_decoder.norm",
+        "text_decoder.head.",
+        ".vae.",
+    )
+    kept = {name: tensor for name, tensor in released.items() if "llama_cross_attn" in name or not any(part in name for part in frozen)}
+    torch.save(kept, trained / "pytorch_model.bin")
+    done = import_release(trained, tmp_path / "ours", "official_tiny", None, silent, public)
+    assert (done.files, done.tensors) == (1, len(kept))
+    assert sum(done.from_public.values()) + done.tensors == len(released) - 1  # without position ids
+    ours, whole = load_model(tmp_path / "ours").state_dict(), load_model(tmp_path / "whole").state_dict()
+    differ = [name for name in whole if not torch.equal(ours[name], whole[name])]
+    assert not differ
+    assert sorted(json.loads((tmp_path / "ours" / RECORD_FILE).read_text())["files"]) == sorted(done.from_public)
+    with pytest.raises(WeightsError, match=r"missing image_decoder\.decoder\.vae"):
+        import_release(trained, tmp_path / "less", "official_tiny", None, silent, FrozenFolders(public.vision, public.language))
+
+
+def test_what_the_checkpoint_holds_is_not_taken_from_elsewhere(folder: Path, public: FrozenFolders, tmp_path: Path) -> None:
+    done = import_release(folder, tmp_path / "ours", "official_tiny", None, silent, public)
+    assert done.from_public == {}
+    assert not (tmp_path / "ours" / RECORD_FILE).exists()
 
 
 class Bomb:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     CLIPTextConfig,
@@ -160,3 +163,20 @@ def test_a_siglip_may_be_the_encoder(folders: PublicFolders, tmp_path: Path) -> 
         hidden, _ = model.visual_tokenizer.encoder(pixels)
         expected = siglip(pixels, output_hidden_states=True).hidden_states[-1]
     assert_close(hidden, expected, "model")  # the released adapter begins by injecting nothing
+
+
+def test_an_autoencoder_under_its_older_names_is_the_same(folders: PublicFolders, tmp_path: Path) -> None:
+    """Most public Stable Diffusion folders hold its attention as it was before diffusers 0.18."""
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    file = sd / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    older, now = {}, load_file(file)
+    for key, tensor in now.items():
+        old = next((key.replace(new, old) for new, old in names.items() if new in key), key)
+        older[old] = tensor[:, :, None, None].contiguous() if old != key and tensor.ndim == 2 else tensor
+    assert len(older.keys() - now.keys()) == 16
+    save_file(older, file)
+    put_together(replace(folders, diffusion=sd), tmp_path / "start")
+    made = load_file(tmp_path / "start" / "model.safetensors")
+    assert all(torch.equal(made[f"image_decoder.decoder.vae.{key}"], tensor) for key, tensor in now.items())

@@ -15,7 +15,7 @@ from kernels.testing import assert_close
 from model.ablations import at_input, with_form, with_one_level
 from model.batch import InterleavedBatch
 from model.build import build_model
-from model.config import ModelConfig, SamplerConfig
+from model.config import ConfigError, ModelConfig, SamplerConfig
 from model.cross_attention import DenseAttention
 from model.decoding import DecodingState
 from model.generation import GenerationOptions, generate
@@ -204,6 +204,11 @@ def test_a_larger_input_moves_all_that_counts_cells() -> None:
     assert (at_448.language.mmfs.levels, at_448.language.mmfs_base) == ((64, 32, 16), 32)
     assert at_448.image_decoder.mmfs.levels == at_448.vision.pyramid
     assert at_input(at_448, 224) == at_224
+    at_336 = at_input(at_224, 336)
+    assert (at_336.vision.grid, at_336.vision.adapter_px, at_336.vision.pyramid) == (24, 384, (96, 48, 24, 12))
+    assert (at_336.language.mmfs.levels, at_336.language.mmfs_base) == ((48, 24, 12), 24)
+    with pytest.raises(ConfigError, match=r"vision\.image_px \(300\)"):
+        at_input(at_224, 300)
 
 
 def test_the_paper_form_begins_at_the_same_places() -> None:

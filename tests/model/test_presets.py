@@ -50,3 +50,22 @@ def test_the_ablation_reads_its_sizes_from_the_same_place() -> None:
     assert config.shape.latent_shape == (4, 32, 32)
     model = build_on_meta(config)
     assert sum(parameter.numel() for parameter in model.mm_decoder.embed_tokens.parameters()) == 32002 * 3200
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("official_tiny", 18_023_713), ("ablation_3b", 4_989_214_902), ("paper_13b", 14_826_727_865)]
+)
+def test_counts_are_those_of_the_manual(name: str, parameters: int) -> None:
+    """docs/model.md prints them in billions; a change here is a change of the architecture."""
+    model = build_on_meta(preset(name, vocab_size=32000))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_the_paper_has_the_release_without_what_it_does_not_describe(release: MMInterleaved) -> None:
+    """Eq. 4 has no sink; MMFS stands after the up blocks. All else bears the released names and shapes."""
+    paper = {name: tuple(tensor.shape) for name, tensor in build_on_meta(preset("paper_13b", vocab_size=32000)).state_dict().items()}
+    released = {name: tuple(tensor.shape) for name, tensor in release.state_dict().items()}
+    differ = {name for name in paper.keys() | released.keys() if paper.get(name) != released.get(name)}
+    assert all("mmfs_module." in name or "ignore_token" in name or "attention_weights" in name for name in differ)
+    assert paper["mm_decoder.layers.0.llama_cross_attn.attn.attention_weights.weight"] == (16 * 3 * 8, 5120)
+    assert len([name for name in paper if "mmfs_up_blocks" in name and name.endswith("conv.weight")]) == 4
