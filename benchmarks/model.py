@@ -138,7 +138,7 @@ def _parts(model: MMInterleaved, path: KernelPath) -> dict[str, list[nn.Module]]
     net = part("image_decoder.decoder.mmfs_module")
     assert isinstance(net, MMFSNet)  # the release's wiring
     sampling: dict[str, list[nn.Module]] = {
-        "MMFS of the language model": [layer.llama_cross_attn for layer in model.mm_decoder.layers if layer.llama_cross_attn is not None],
+        "MMFS of the language model": [module for name, module in model.mm_decoder.named_modules() if name.endswith("llama_cross_attn")],
         "MMFS of the image decoder": [*net.mmfs_down_blocks, net.mmfs_mid_block],
     }
     if path == "naive":
