@@ -29,14 +29,6 @@ DUE_IN_S = 20
 PATIENCE_S = 900
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where two processes share the tests, a file stays in one of them, and so do all tests of the one trained line."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            line = "trained_line" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("the trained line" if line else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database whose tables exist; copy it instead of paying for the migrations again."""
