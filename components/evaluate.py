@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.data.documents import LoadedDocument
 from components.data.index import Index
@@ -18,7 +19,6 @@ from components.evaluation.answer_log import PICTURES, read_answers, write_sampl
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
 from components.evaluation.job import MANIFEST_FILE, Job
-from components.evaluation.judge import Judge, train_judge
 from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Stories, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
@@ -31,6 +31,9 @@ from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
 from components.tracking.weights import WeightsRecord, fetch_weights
+
+if TYPE_CHECKING:
+    from components.evaluation.judge import Judge
 
 SAMPLES_FILE = "samples.jsonl"
 WEIGHTS_FILE = "weights.json"
@@ -152,6 +155,8 @@ def _models(paths: Paths, context: StageContext, task: Task) -> dict[str, str]:
 
 
 def _judge(params: Params, paths: Paths) -> Judge:
+    from components.evaluation.judge import train_judge  # scikit-learn, for the one task that asks it
+
     scans, labels = load_scans(paths.input / "digits")
     training = split_scans(labels, params.data.held_out_fraction, params.seed)["train"]
     return train_judge(scans, labels, training, params.data.image_px, params.seed)

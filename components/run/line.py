@@ -69,10 +69,13 @@ class TrainingRun:
                 run_id = open_run(client, settings, workspace.run_id, {"mmfs.run_id": workspace.run_id})
                 workspace.note(mlflow_run_id=run_id)
                 _log_params(client, run_id, values)
+            run = cls(settings, workspace, parse(values), client, run_id, opened)
+            if not run._seen_before:  # every stage will run: its ranks' imports may begin while Prefect's server comes up
+                run._warm_up()
         except BaseException:
             workspace.close("open")
             raise
-        return cls(settings, workspace, parse(values), client, run_id, opened)
+        return run
 
     @property
     def run_id(self) -> str:
@@ -90,10 +93,11 @@ class TrainingRun:
         runner = self._runner()
         if name == VERSION_STEP:
             outcome = self._ended(runner.run_module(name, "components.version", on_event=on_event))
-            self._restore(runner)
+            if self._seen_before:
+                self._restore(runner)
             return outcome
         if name == ARCHIVE_STEP:
-            outcome = runner.run_module(name, "components.run.archive", [self.run_id, *self.stages], on_event=on_event)
+            outcome = runner.run_module(name, "components.run.archive", [self.run_id], on_event=on_event)
             self._ended(outcome if outcome.failure else replace(outcome, status="Completed"))
             self.workspace.note(experiment=self.run_id)
             return self.ended[name]
@@ -187,15 +191,22 @@ class TrainingRun:
         return StageRunner(checkout, files, self.settings, self.mlflow_run_id, self.run_id, GRACE_S, self.warmth)
 
     def _restore(self, runner: StageRunner) -> None:
-        """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest.
+        """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest."""
+        self.restored = {one.name: one for one in runner.restore(self.stages)}
+        self._warm_up()
 
-        Where stages are left to run on a CPU, a zygote begins to import for their ranks.
-        """
-        if (cache_folder(self.workspace.checkout) / "runs").is_dir():
-            self.restored = {one.name: one for one in runner.restore(self.stages)}
-        if len(self.restored) < len(self.stages) and device_type() == "cpu":
-            log = self.workspace.files.log("zygote")
-            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.workspace.checkout, log))
+    @property
+    def _seen_before(self) -> bool:
+        """Whether DVC's run-cache may know stages of this run."""
+        return (cache_folder(self.workspace.checkout) / "runs").is_dir()
+
+    def _warm_up(self) -> None:
+        """Let a zygote begin to import for the ranks of the stages that are left; on a CPU only."""
+        known = read_pipeline(self.workspace.paths.dvc_yaml)
+        wanted = any(known[name].starts_ranks for name in self.stages if name not in self.restored)
+        if wanted and not self.warmth and device_type() == "cpu":
+            environment, log = self._runner().environment(), self.workspace.files.log("zygote")
+            self.warmth = self.resources.enter_context(warm_ranks(environment, self.workspace.checkout, log))
 
     def _record_cached(self, name: str) -> None:
         """The child run of a stage that did not need to run, with the metrics in its outs."""

@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.params import read_mapping
@@ -21,6 +20,7 @@ from components.run.failures import FailureClass, StageError
 from components.run.key import device_type, stage_inputs
 from components.run.pipeline import read_pipeline
 from components.run.workspace import Workspace
+from components.run.yamlfile import read_yaml
 
 VERSION = 1
 LIBRARIES = [
@@ -126,7 +126,7 @@ def make_lineage(workspace: Workspace, stages: tuple[str, ...]) -> LineageRecord
 
 def lock_digest(dvc_lock: Path, stages: tuple[str, ...]) -> str:
     """Digest of the lock's entries of these stages, whatever their order in the file."""
-    locked: Mapping[str, Any] = yaml.safe_load(dvc_lock.read_text(encoding="utf-8"))["stages"]
+    locked: Mapping[str, Any] = read_yaml(dvc_lock)["stages"]
     return hashlib.sha256(json.dumps({name: locked[name] for name in stages}, sort_keys=True).encode()).hexdigest()
 
 

@@ -137,14 +137,14 @@ class Reproduction:
         paths.input_pin.write_text(yaml.safe_dump(pin), encoding="utf-8")
 
     def _fetch(self, runner: StageRunner, on_event: Callable[[Event], None]) -> StageOutcome:
+        if device_type() == "cpu" and any(stage.starts_ranks for stage in self.stages):
+            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.checkout, self.files.log("zygote")))
         targets = ["data/input.dvc", *self.lineage.stage_keys]
         outcome = _whole(runner.run_module(FETCH_STEP, "dvc", ["pull", *targets], on_event))
         for out in (out for stage in self.stages for out in stage.outs):
             target = self.original / out
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self.checkout / out, target)
-        if device_type() == "cpu":
-            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.checkout, self.files.log("zygote")))
         return replace(outcome, status="Completed")
 
 

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from components.run.pipeline import read_pipeline
 from components.run.process import die_with_parent
+from components.run.yamlfile import read_yaml, write_yaml
 from components.settings import quiet
 
 LOCK_VARIABLE = "MMFS_LOCK"
@@ -25,9 +24,9 @@ def seed(lock: Path, target: Path, stages: Iterable[str]) -> bool:
     """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from."""
     if target.exists() or not lock.is_file():
         return False
-    known = yaml.load(lock.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    known = read_yaml(lock)
     chosen = {name: known["stages"][name] for name in stages if name in known["stages"]}
-    target.write_text(yaml.safe_dump({"schema": known["schema"], "stages": chosen}, sort_keys=False), encoding="utf-8")
+    write_yaml(target, {"schema": known["schema"], "stages": chosen})
     return True
 
 
@@ -44,7 +43,8 @@ def main(stages: list[str]) -> int:
     last = [name for name in stages if not any(path == out or path.startswith(f"{out}/") for out in pipeline[name].outs for path in needed)]
     if seed(Path(os.environ.get(LOCK_VARIABLE, "")), Path("dvc.lock"), stages):
         dvc(["checkout", "--quiet"])
-    return int(dvc(["--wait-for-lock", "repro", "--keep-going", *last]))
+    asked = [] if len(stages) == len(pipeline) else last  # for each name DVC would read dvc.yaml and dvc.lock anew
+    return int(dvc(["--wait-for-lock", "repro", "--keep-going", *asked]))
 
 
 if __name__ == "__main__":
