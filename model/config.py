@@ -48,7 +48,10 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class VisionConfig(Section):
-    """ViT of a family with adapter pyramid (mm_interleaved.md 1.2)."""
+    """ViT of a family with adapter pyramid (mm_interleaved.md 1.2).
+
+    double_stem: float32 pictures go through the adapter's convolutions in float64, without which maps of equal weights differ by 2e-4.
+    """
 
     image_px: int
     patch_px: int
@@ -60,6 +63,7 @@ class VisionConfig(Section):
     layer_norm_eps: float = 1e-5
     interactions: int = 4
     stem: int = 64
+    double_stem: bool = True
     points: int = 4
     value_ratio: float = 0.5
     ffn_ratio: float = 0.25

@@ -61,6 +61,7 @@ def _scratch(
         activation="gelu",
         interactions=interactions,
         stem=stem,
+        double_stem=False,
         points=2,
         injector_gamma=0.5,
         radial_offsets=True,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from kernels.testing import assert_close
-from model.build import build_model
 from model.choosing import Choosing
 from model.config import ModelConfig
 from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
@@ -31,16 +30,6 @@ WAYS = {
 
 def picture(seed: int, config: ModelConfig) -> Tensor:
     return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def talkative(config: ModelConfig) -> MMInterleaved:
-    """A model that likes to begin pictures and to end."""
-    model = build_model(config, seed=1).eval()
-    with torch.no_grad():
-        model.text_decoder.head.bias[config.tokens.boi] = 2.0
-        model.text_decoder.head.bias[config.tokens.eos] = 1.0
-    return model
 
 
 @contextmanager
