@@ -27,6 +27,18 @@ def place(source: Path, target: Path) -> None:
     os.replace(staging, target)
 
 
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file in one step, text as UTF-8: a process that dies meanwhile leaves the old file, or none. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        staging.write_bytes(data.encode() if isinstance(data, str) else data)
+        staging.replace(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to write into; it becomes `target`, replacing what is there, when the block ends, and vanishes when it fails."""

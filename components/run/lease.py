@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from components.run.filetree import write_whole
+
 HEARTBEAT_S = 5.0
 SILENCE_S = 60.0
 
@@ -100,9 +102,7 @@ class Lease:
             return None
 
     def _write(self) -> None:
-        fresh = self._record.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(replace(self._me, heartbeat=time.time()))))
-        fresh.replace(self._record)
+        write_whole(self._record, json.dumps(asdict(replace(self._me, heartbeat=time.time()))))
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from components.registry.store import open_store
 from components.report import Decision, Identity, StageRow, collect, render
 from components.run.dvc_remote import cache_folder
 from components.run.events import Event
+from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.lineage import LineageRecord, make_lineage
 from components.run.pipeline import read_pipeline
@@ -147,7 +148,7 @@ class TrainingRun:
             decisions=[self._decision(task, outcome) for task, outcome in outcomes.items()],
             message=message,
         )
-        files.report.write_text(render(data), encoding="utf-8")
+        write_whole(files.report, render(data))
         self.client.log_artifact(self.mlflow_run_id, str(files.report))
         return files.report
 

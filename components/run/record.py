@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.run import workspace
+from components.run.filetree import write_whole
 from components.run.lease import Owner
 from components.run.paths import Home, RunFiles
 
@@ -84,12 +85,8 @@ class RunRecords:
 
 def write_result(files: RunFiles, ended: float, result: Mapping[str, Any]) -> None:
     """Keep what a run came to beside its record."""
-    path = files.folder / "result.json"
-    aside = path.with_suffix(".new")
-    aside.write_text(
-        json.dumps({"version": RESULT_VERSION, "ended": ended, "result": dict(result)}, indent=1, default=str), encoding="utf-8"
-    )
-    aside.replace(path)
+    record = {"version": RESULT_VERSION, "ended": ended, "result": dict(result)}
+    write_whole(files.folder / "result.json", json.dumps(record, indent=1, default=str))
 
 
 def _read(files: RunFiles) -> RunRecord | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.run.filetree import place, remove
+from components.run.filetree import place, remove, write_whole
 from components.run.lease import Lease, Owner
 
 VERSION = 1
@@ -51,9 +51,7 @@ class WorkFolder:
         """Record that every out is published, then drop the unfinished work."""
         outs = {name: _sizes(self.folder / "finished" / name) for name in self.published}
         record = {"version": VERSION, "time": time.time(), "result": dict(result), "outs": outs}
-        fresh = self.folder / "finished.json.new"
-        fresh.write_text(json.dumps(record, indent=1))
-        fresh.replace(self.folder / "finished.json")
+        write_whole(self.folder / "finished.json", json.dumps(record, indent=1))
         shutil.rmtree(self.body, ignore_errors=True)
 
     def restore(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from components.run import git
 from components.run.dvc_remote import share
 from components.run.failures import FailureClass, StageError
+from components.run.filetree import write_whole
 from components.run.lease import Lease
 from components.run.parameters import as_yaml
 from components.run.paths import Paths, RunFiles
@@ -59,10 +60,7 @@ class RunRecord:
 
     def write(self, path: Path) -> None:
         """Replace the record in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        fresh.replace(path)
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
 
 class Workspace:
@@ -108,7 +106,7 @@ class Workspace:
         if state != "open":
             for path in (self.paths.dvc_lock, self.paths.params):
                 if path.exists():
-                    shutil.copyfile(path, self.files.folder / path.name)
+                    write_whole(self.files.folder / path.name, path.read_bytes())
             self.record = replace(self.record, state=state)
             self.record.write(self.files.record)
             git.remove_worktree(self.settings.root, self.checkout)
