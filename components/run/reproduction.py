@@ -67,7 +67,7 @@ class Reproduction:
         recorded = Path(client.download_artifacts(run_id, "lineage", str(_made(files.folder))))
         lineage = LineageRecord.read(recorded / "lineage.json")
         remarks = verify_lineage(lineage, settings.root, recorded / "dvc.lock")
-        fresh = settings.model_copy(update={"work": files.folder / "work"})
+        fresh = settings.model_copy(update={"work": files.work})
         parent = open_run(client, settings, name, {"mmfs.reproduces": lineage.run_id, "mmfs.model": f"{version.name}/{version.version}"})
         one = cls(fresh, client, name, version.name, int(version.version), lineage, parent, remarks)
         try:
@@ -88,11 +88,6 @@ class Reproduction:
         return self.settings.home.worktrees / self.name
 
     @property
-    def original(self) -> Path:
-        """The run's own outs, for the comparison."""
-        return self.files.folder / "original"
-
-    @property
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages that the run had, in order."""
         known = read_pipeline(Paths(self.checkout).dvc_yaml)
@@ -111,15 +106,15 @@ class Reproduction:
 
     def compare(self) -> list[Difference]:
         """What came out otherwise."""
-        return compare_outs(self.stages, self.original, self.checkout)
+        return compare_outs(self.stages, self.files.original, self.checkout)
 
     def close(self, failed: bool = False) -> None:
         """Remove the checkout and the unfinished work; the logs stay."""
         self.resources.close()
         close_run(self.client, self.mlflow_run_id, "FAILED" if failed else "FINISHED")
-        git.remove_worktree(self.settings.root, self.checkout)
-        for folder in (self.settings.work_root, self.original):
+        for folder in (self.files.work, self.files.original):
             shutil.rmtree(folder, ignore_errors=True)
+        git.remove_worktree(self.settings.root, self.checkout)  # last: what finds a killed reproduction's leavings looks for it
 
     def _check_out(self, recorded: Path, source: str | None) -> None:
         """The run's source with its patch, parameters, lock and pinned data."""
@@ -142,7 +137,7 @@ class Reproduction:
         targets = ["data/input.dvc", *self.lineage.stage_keys]
         outcome = _whole(runner.run_module(FETCH_STEP, "dvc", ["pull", *targets], on_event))
         for out in (out for stage in self.stages for out in stage.outs):
-            target = self.original / out
+            target = self.files.original / out
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self.checkout / out, target)
         return replace(outcome, status="Completed")

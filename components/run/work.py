@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.run.filetree import place, remove, write_whole
-from components.run.lease import Lease, Owner
+from components.run.lease import Lease, Owner, is_held
 
 VERSION = 1
 
@@ -87,10 +87,10 @@ def hold_work(work_root: Path, key: str, root: Path, on_wait: Callable[[Owner], 
 
 
 def discard_work(work_root: Path, older_than_s: float) -> int:
-    """Remove work folders that nobody holds and nobody touched for so long; how many."""
+    """Remove work folders that nobody living holds and nobody touched for so long; how many."""
     removed = 0
     for folder in work_root.iterdir() if work_root.is_dir() else ():
-        if time.time() - folder.stat().st_mtime > older_than_s and not (folder / "lease.json").exists():
+        if time.time() - folder.stat().st_mtime > older_than_s and not is_held(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed

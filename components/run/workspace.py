@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,8 +16,8 @@ from typing import Any, Literal, Self
 from components.run import git
 from components.run.dvc_remote import share
 from components.run.failures import FailureClass, StageError
-from components.run.filetree import write_whole
-from components.run.lease import Lease
+from components.run.filetree import remove, write_whole
+from components.run.lease import Lease, is_held
 from components.run.parameters import as_yaml
 from components.run.paths import Paths, RunFiles
 from components.run.work import discard_work
@@ -110,7 +111,7 @@ class Workspace:
             self.record = replace(self.record, state=state)
             self.record.write(self.files.record)
             git.remove_worktree(self.settings.root, self.checkout)
-            discard_work(self.settings.work_root, KEEP_WORK_S)
+            discard_abandoned(self.settings, KEEP_WORK_S)
         self._lease.release()
 
 
@@ -128,6 +129,23 @@ def open_workspace(settings: Settings, values: Mapping[str, Any], fresh: bool = 
     )
     unfinished = None if fresh else _take_up(settings, request)
     return unfinished or _begin(settings, request, values, patch)
+
+
+def discard_abandoned(settings: Settings, older_than_s: float) -> None:
+    """Remove what killed processes left and nobody went on with for so long: work folders, checkouts, copies made to compare with.
+
+    Logs and records stay. Who works renews a lease, which touches the folder of the run.
+    """
+    discard_work(settings.work_root, older_than_s)
+    for checkout in settings.home.worktrees.iterdir() if settings.home.worktrees.is_dir() else ():
+        files = settings.home.run(checkout.name)
+        touched = (files.folder if files.folder.is_dir() else checkout).stat().st_mtime
+        if time.time() - touched > older_than_s and not is_held(files.folder):
+            for copy in (files.work, files.original):
+                remove(copy)
+            with suppress(StageError):  # a checkout that was killed half-made is none that git knows
+                git.remove_worktree(settings.root, checkout)
+            remove(checkout)
 
 
 def _take_up(settings: Settings, request: Request) -> Workspace | None:
