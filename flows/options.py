@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled"]
+State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled", "Changed"]
 RunStatus = Literal["Completed", "Failed", "Cancelled"]
 Decision = Literal["promoted", "rejected", "unchanged", "not promotable", "not compared"]
 

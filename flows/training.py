@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import Flow, flow
+from prefect import Flow, flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
@@ -82,6 +82,9 @@ def conduct(run: TrainingRun, options: RunOptions, watch: Watch, tell: Callable[
     try:
         _name_flow_run(run)
         start_up = time.time() - run.opened
+        if run.warning:
+            get_run_logger().warning(run.warning)
+            watch(StageProgress("source", "Changed", message=run.warning))
         steps = (VERSION_STEP, *run.stages, ARCHIVE_STEP)
         for step in steps:
             watch(StageProgress(step, "Pending"))

@@ -90,9 +90,9 @@ class Workspace:
         return self.settings.home.run(self.run_id)
 
     @property
-    def dirty(self) -> bool:
-        """Whether it computes with source that no commit holds."""
-        return self.record.request.patch_sha256 is not None
+    def changed_files(self) -> int:
+        """How many files of the source that it computes with are in no commit as they are."""
+        return 0 if self.record.request.patch_sha256 is None else git.changed_files(self.files.patch.read_bytes())
 
     def note(self, **names: str) -> None:
         """Remember the run's names elsewhere: mlflow_run_id, prefect_flow_run_id, experiment."""
