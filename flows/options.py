@@ -117,14 +117,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReproduceResult:
-    """`identical` is true when every out of every stage is equal, weights and metrics among them; all stages really ran.
+    """`name` is the reproduction's own in Prefect and MLflow, `run_id` the run that it rebuilt.
 
-    `remarks` are what this machine has otherwise than the run had.
+    `identical` is true when every out of every stage is equal, weights and metrics among them; all stages really ran. `remarks` are what
+    this machine has otherwise than the run had.
     """
 
     model: str
     version: int
     run_id: str
+    name: str
+    mlflow_run_id: str
+    prefect_flow_run_id: str
     identical: bool
     stages_run: tuple[str, ...]
     differences: tuple[Difference, ...]

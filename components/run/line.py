@@ -39,7 +39,7 @@ ARCHIVE_STEP = "archive"
 GRACE_S = 15.0  # a worker gives the whole flow 30 s
 MAX_PARAM_CHARACTERS = 6000
 MAX_PARAMS_PER_CALL = 100
-_MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
 @dataclass
@@ -183,7 +183,7 @@ class TrainingRun:
             self.workspace.close(state)
             return
         try:
-            close_run(self.client, self.mlflow_run_id, _MLFLOW_STATUS[state])
+            close_run(self.client, self.mlflow_run_id, MLFLOW_STATUS[state])
         finally:
             self.workspace.close(state)
 

@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json: the run's request, state and names elsewhere, read to resume it."""
+    """run.json: the run's request, state and names elsewhere, read to resume it. A reproduction has one too, but is never taken up."""
 
     version: int
     run_id: str
@@ -49,6 +49,7 @@ class RunRecord:
     mlflow_run_id: str | None = None
     prefect_flow_run_id: str | None = None
     experiment: str | None = None
+    kind: Literal["train", "reproduce"] = "train"
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -152,7 +153,7 @@ def _take_up(settings: Settings, request: Request) -> Workspace | None:
     runs = settings.home.folder / "runs"
     for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
         record = RunRecord.read(folder / "run.json")
-        if record is None or record.state != "open" or record.request != request:
+        if record is None or record.kind != "train" or record.state != "open" or record.request != request:
             continue
         lease = Lease(folder, on_lost=_ignore)
         if (settings.home.worktrees / record.run_id / ".dvc" / "config.local").exists() and lease.try_acquire():

@@ -12,6 +12,7 @@ import pytest
 from tiny_line import git
 
 from components.run.lease import LEASE_FILE, Owner
+from components.run.record import RunRecords
 from components.run.workspace import KEEP_WORK_S, Workspace, open_workspace
 from components.settings import Settings
 
@@ -57,6 +58,14 @@ def test_old_checkouts_that_nobody_works_in_are_removed(settings: Settings) -> N
     again = open_workspace(settings, {"seed": 1})
     assert not again.resumed
     assert open_workspace(settings, {"seed": 2}).resumed
+
+
+def test_a_reproduction_is_no_run_to_go_on_with(settings: Settings) -> None:
+    left = killed(settings, 1, old=False)
+    left.record = replace(left.record, kind="reproduce")
+    left.record.write(left.files.record)
+    assert RunRecords(settings.home).find(left.run_id).state == "Killed"
+    assert not open_workspace(settings, {"seed": 1}).resumed
 
 
 def test_a_killed_reproduction_leaves_its_logs_only(settings: Settings) -> None:
