@@ -115,6 +115,7 @@ class ReportData(_Frozen):
     lineage: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     message: str = ""
+    warning: str = Field("", description="what speaks against the run as a whole, such as source in no commit")
 
     @property
     def start_up_seconds(self) -> float:
@@ -152,6 +153,7 @@ def collect(
     decisions: Sequence[Decision] = (),
     lineage: Mapping[str, Any] | None = None,
     message: str = "",
+    warning: str = "",
 ) -> ReportData:
     """Gather a run's page from its folder and the outs in `paths`; what is not there (a failed run) is left out.
 
@@ -173,6 +175,7 @@ def collect(
         lineage=dict(lineage),
         data=_json(paths.index / METRICS_FILE),
         message=message,
+        warning=warning,
     )
 
 

@@ -55,6 +55,7 @@ def generate(
     _check(prompt, pictures, targets)
     os.environ["MMFS_ROOT"] = str(repository_root())
     with working("Loading the model and generating"):
+        from components.run.filetree import write_whole
         from components.serving.client import ask
         from components.serving.items import Options, Prompt
         from components.settings import Settings, quiet
@@ -76,8 +77,7 @@ def generate(
         )
         answer = ask(Settings(), model, request, options)
     for target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(answer.page() if target.suffix == ".html" else answer.sheet())
+        write_whole(target, answer.page() if target.suffix == ".html" else answer.sheet())
     if json_:
         print_json(answer.as_json() | {"files": [str(target) for target in targets]})
         return

@@ -24,6 +24,7 @@ from components.registry.store import open_store
 from components.report import Decision, Identity, StageRow, collect, render
 from components.run.dvc_remote import cache_folder
 from components.run.events import Event
+from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.lineage import LineageRecord, make_lineage
 from components.run.pipeline import read_pipeline
@@ -36,10 +37,9 @@ from components.tracking.sender import drain
 VERSION_STEP = "version"
 ARCHIVE_STEP = "archive"
 GRACE_S = 15.0  # a worker gives the whole flow 30 s
-DIRTY = "source files were changed without a commit; commit them and run again"
 MAX_PARAM_CHARACTERS = 6000
 MAX_PARAMS_PER_CALL = 100
-_MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
 @dataclass
@@ -66,7 +66,8 @@ class TrainingRun:
             drain(settings)  # what earlier processes could not send
             run_id = workspace.record.mlflow_run_id
             if run_id is None or not resume_run(client, run_id):
-                run_id = open_run(client, settings, workspace.run_id, {"mmfs.run_id": workspace.run_id})
+                tags = {"mmfs.run_id": workspace.run_id, "mmfs.changed_files": str(workspace.changed_files)}
+                run_id = open_run(client, settings, workspace.run_id, tags)
                 workspace.note(mlflow_run_id=run_id)
                 _log_params(client, run_id, values)
             run = cls(settings, workspace, parse(values), client, run_id, opened)
@@ -87,6 +88,13 @@ class TrainingRun:
         """The stages of dvc.yaml that serve the tasks asked for, in order."""
         known = read_pipeline(self.workspace.paths.dvc_yaml)
         return tuple(name for name in known if "@" not in name or name.partition("@")[2] in self.params.tasks)
+
+    @property
+    def warning(self) -> str:
+        """What speaks against promoting anything of this run; empty where nothing does."""
+        count = self.workspace.changed_files
+        files = "1 source file was" if count == 1 else f"{count} source files were"
+        return f"{files} changed without a commit, so no model of this run can be promoted; commit them and run again" if count else ""
 
     def run_stage(self, name: str, on_event: Callable[[Event], None]) -> StageOutcome:
         """Run a stage of dvc.yaml, `version` or `archive` in a child of its own. Raises the StageError it failed with."""
@@ -119,7 +127,7 @@ class TrainingRun:
 
     def register(self, task: Task, lineage: LineageRecord) -> Candidate:
         """The task's model as a registered version."""
-        obstacle = None if lineage.promotable else DIRTY
+        obstacle = None if lineage.promotable else self.warning
         origin = Origin(self.run_id, self.mlflow_run_id, experiment_id(self.client, self.settings), lineage.tags(), obstacle)
         paths = self.workspace.paths
         return register(self.client, task, origin, paths.finetune(task) / "weights.json", paths.evaluation(task))
@@ -146,8 +154,9 @@ class TrainingRun:
             identities=self.identities(),
             decisions=[self._decision(task, outcome) for task, outcome in outcomes.items()],
             message=message,
+            warning=self.warning,
         )
-        files.report.write_text(render(data), encoding="utf-8")
+        write_whole(files.report, render(data))
         self.client.log_artifact(self.mlflow_run_id, str(files.report))
         return files.report
 
@@ -174,7 +183,7 @@ class TrainingRun:
             self.workspace.close(state)
             return
         try:
-            close_run(self.client, self.mlflow_run_id, _MLFLOW_STATUS[state])
+            close_run(self.client, self.mlflow_run_id, MLFLOW_STATUS[state])
         finally:
             self.workspace.close(state)
 

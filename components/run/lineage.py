@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.params import read_mapping
 from components.run.dvc_remote import content_address, remote_address
 from components.run.failures import FailureClass, StageError
+from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.pipeline import read_pipeline
 from components.run.workspace import Workspace
@@ -82,8 +83,7 @@ class LineageRecord(BaseModel):
 
     def write(self, path: Path) -> None:
         """lineage.json, with the digest for people."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.model_dump() | {"digest": self.digest}, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.model_dump() | {"digest": self.digest}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -11,6 +11,9 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from components.run.pipeline import read_pipeline
 from components.run.process import die_with_parent
@@ -20,12 +23,31 @@ from components.settings import quiet
 LOCK_VARIABLE = "MMFS_LOCK"
 
 
+def read_lock(path: Path) -> dict[str, Any] | None:
+    """What a lock holds; None where there is none or DVC would refuse it: DVC writes its lock in place, and may be killed meanwhile."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        known: dict[str, Any] = COMPILED_LOCKFILE_SCHEMA(read_yaml(path))
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, yaml.YAMLError, Invalid):
+        return None
+    return known
+
+
 def seed(lock: Path, target: Path, stages: Iterable[str]) -> bool:
-    """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from."""
-    if target.exists() or not lock.is_file():
+    """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from.
+
+    A lock that a kill left torn would stop every later attempt; it is discarded, DVC's run-cache knows what it held.
+    """
+    if read_lock(target) is not None:
         return False
-    known = read_yaml(lock)
-    chosen = {name: known["stages"][name] for name in stages if name in known["stages"]}
+    target.unlink(missing_ok=True)
+    known = read_lock(lock)
+    if known is None:
+        return False
+    entries = known.get("stages", {})
+    chosen = {name: entries[name] for name in stages if name in entries}
     write_yaml(target, {"schema": known["schema"], "stages": chosen})
     return True
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from components.run.filetree import write_whole
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -17,5 +19,5 @@ def read_yaml(path: Path) -> Any:
 
 
 def write_yaml(path: Path, values: Any) -> None:
-    """Write plain values, mappings in their order."""
-    path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False), encoding="utf-8")
+    """Write plain values in one step, mappings in their order."""
+    write_whole(path, yaml.dump(values, Dumper=_Dumper, sort_keys=False))

@@ -270,14 +270,14 @@ def test_two_runs_at_once_compute_a_shared_stage_once(settings: Settings, monkey
 def test_uncommitted_source_goes_along_as_a_patch_and_parameters_do_not_count(settings: Settings) -> None:
     (settings.root / "params.yaml").write_text((settings.root / "params.yaml").read_text().replace("seed: 0", "seed: 4"))
     clean = open_line(settings)
-    assert not clean.dirty
+    assert clean.changed_files == 0
     assert resolve(clean.checkout)["seed"] == 4
     clean.close("failed")
     stage = settings.root / "stages" / "train.py"
     stage.write_text(stage.read_text() + "# changed\n")
     (settings.root / "stages" / "new one.py").write_text("x = 1\n")
     dirty = open_line(settings)
-    assert dirty.dirty
+    assert dirty.changed_files == 2
     assert (dirty.checkout / "stages" / "train.py").read_text().endswith("# changed\n")
     assert (dirty.checkout / "stages" / "new one.py").exists()
     whole_run(dirty)
