@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from components.run.failures import StageError
-from flows.local import full_disk_named
-
 BAD_USAGE, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 66, 69, 78
 
 
@@ -94,15 +91,3 @@ def test_nothing_runs_is_no_error_for_down_but_for_status(mmfs, repository: Path
     ended = mmfs("status", "--json")
     assert ended.status == 1
     assert ended.out.count('"stopped"') == 3
-
-
-def test_trouble_on_a_full_disk_is_called_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def trouble() -> None:
-        with full_disk_named(tmp_path):
-            raise RuntimeError("Internal Server Error")
-
-    with pytest.raises(RuntimeError):
-        trouble()
-    monkeypatch.setattr("flows.local.FULL_BYTES", 2**62)
-    with pytest.raises(StageError, match=f"the disk of {tmp_path} is full"):
-        trouble()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_dvc_shows_the_run_as_an_experiment_with_its_metrics(trained_line: Any) 
     shown = subprocess.run(command, cwd=trained_line.root, env=trained_line.environment, capture_output=True, text=True, check=True)
     assert trained_line.result["run_id"] in shown.stdout
     assert "question_accuracy" in shown.stdout
+
+
+def test_applied_and_pulled_a_run_leaves_dvc_repro_nothing_to_do(trained_line: Any, tmp_path: Path) -> None:
+    root = tmp_path / "a checkout"
+    shutil.copytree(trained_line.root, root, symlinks=True)
+    told = []
+    for arguments in (["exp", "apply", trained_line.result["run_id"]], ["pull"], ["repro"]):
+        command = [sys.executable, "-m", "dvc", *arguments]
+        told.append(subprocess.run(command, cwd=root, env=trained_line.environment, capture_output=True, text=True, check=True).stdout)
+    assert "Running stage" not in told[-1]
+    assert "Data and pipelines are up to date." in told[-1]
 
 
 def test_the_remote_holds_the_input_and_every_out(trained_line: Any) -> None:
