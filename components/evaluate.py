@@ -19,12 +19,13 @@ from components.evaluation.answer_log import PICTURES, read_answers, write_sampl
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
 from components.evaluation.job import MANIFEST_FILE, Job
-from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Stories, plan
+from components.evaluation.manifest import Manifest, Stories, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
 from components.launch.local import launch_ranks
 from components.launch.warm import start_warm
+from components.metrics import kinds_of
 from components.params import TASKS, Params, Task
 from components.results import EvaluateResult
 from components.run.failures import FailureClass, StageError, from_exit_code
@@ -139,12 +140,12 @@ def write_results(out: Path, evidence: Evidence, scored: Scored) -> None:
 def _documents(params: Params, paths: Paths, task: Task) -> Mapping[str, LoadedDocument]:
     loaded = [
         one
-        for kind in KINDS_OF_TASK[task]
+        for kind in kinds_of(task)
         for one in evaluation_documents(paths.index, paths.shards, kind, params.evaluate.documents.get(kind, 0))
     ]
     if not loaded:
         fix = "raise evaluate.documents and data.evaluation_documents, or take the task out of `tasks`"
-        raise StageError(FailureClass.BAD_DATA, f"there are no held-out documents of kind {' or '.join(KINDS_OF_TASK[task])}", fix)
+        raise StageError(FailureClass.BAD_DATA, f"there are no held-out documents of kind {' or '.join(kinds_of(task))}", fix)
     return {one.document.id: one for one in loaded}
 
 

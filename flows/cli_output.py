@@ -26,7 +26,6 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE
 REFUSALS = {
     "components.run.record.UnknownRun": NOT_FOUND,
     "components.registry.package.RegistryError": BAD_USAGE,
-    "components.registry.ledger.LedgerError": UNAVAILABLE,
     "components.serving.items.PromptError": BAD_USAGE,
     "components.services.ports.PortTaken": UNAVAILABLE,
     "components.services.stack.ServiceError": UNAVAILABLE,

@@ -26,6 +26,8 @@ class Job(Frozen):
     deterministic: bool
     device: Literal["cpu", "cuda"]
     train: TrainParams
+    patterns: dict[str, tuple[str, ...]]
+    """By key in params.yaml, parts of parameter names that this stage and those after it look for."""
     text_loss_weight: float
     image_loss_weight: float
     condition_drop: float

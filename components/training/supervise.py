@@ -68,6 +68,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         deterministic=params.deterministic,
         device="cpu" if context.device == "cpu" else "cuda",
         train=training,
+        patterns=name_patterns(params, stage),
         text_loss_weight=params.model.text_loss_weight if text is None else text,
         image_loss_weight=params.model.image_loss_weight if image is None else image,
         condition_drop=params.model.condition_drop,
@@ -79,6 +80,16 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         shards=paths.shards.resolve(),
         work=work,
     )
+
+
+def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:
+    """What `freeze` and `groups` look for in parameter names, by key. Pretraining takes those of the tasks with it: their model has the
+    same names, and a misspelt one is better named before hours of training than after."""
+    patterns: dict[str, tuple[str, ...]] = {}
+    for name in ("pretrain", *params.tasks) if stage == "pretrain" else (stage,):
+        key, training = name if name == "pretrain" else f"finetune.{name}", params.training(name)
+        patterns |= {f"{key}.freeze": training.freeze, f"{key}.groups": tuple(group.match for group in training.groups)}
+    return patterns
 
 
 def final_losses(points: list[Point]) -> dict[str, float]:

@@ -70,6 +70,7 @@ class World:
             deterministic=True,
             device="cpu",
             train=self.train,
+            patterns={},
             text_loss_weight=1.0,
             image_loss_weight=10.0,
             condition_drop=0.1,
