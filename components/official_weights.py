@@ -5,7 +5,7 @@ One shard is in memory at a time, and nothing but tensors is unpickled.
 
 from __future__ import annotations
 
-import pickle
+import re
 import zipfile
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ _EMBEDDINGS = "mm_decoder.embed_tokens.weight"
 _FIXED_POSITIONS = "visual_tokenizer.pos_embed"
 _POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight"
 (_POSITION_IDS,) = OPTIONAL_KEYS
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.bin$")
 NOTHING_FROZEN = FrozenFolders()
 Progress = Callable[[str], None]
 
@@ -123,26 +124,49 @@ def _files(source: Path) -> list[Path]:
     files = sorted(source.glob("*.bin"))
     if not files:
         raise WeightsError(f"{source} holds no *.bin file; name the folder of the released checkpoint")
+    for path in files:
+        if path.name == "training_args.bin":  # transformers' Trainer writes it beside the weights
+            raise WeightsError(f"{path} holds a trainer's settings and no weights; remove it from the folder")
+        if not path.is_file():
+            raise WeightsError(f"{path} is no file; remove it from the folder")
+        if (part := _PART.search(path.name)) is None:
+            continue
+        names = [f"{path.name[: part.start()]}-{number:05d}-of-{part[1]}.bin" for number in range(1, int(part[1]) + 1)]
+        if absent := [name for name in names if not (source / name).is_file()]:
+            raise WeightsError(f"{source} lacks {len(absent)} of {len(names)} files, such as {absent[0]}; download the missing files")
     return files
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """A shard, mapped rather than read. Raises WeightsError when it is anything but tensors by name."""
-    fix = "download the file again; nothing but plain tensors is ever loaded"
+    """A shard, mapped rather than read. Raises WeightsError when it is anything but dense numbers by name."""
+    fix = "download it again, or remove it if it is no part of the model; nothing but plain tensors is ever loaded"
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle may end in any of them
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no file of weights ({reason}); {fix}") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
         raise WeightsError(f"{path} holds other things than tensors by name; {fix}")
+    if found and all(name.startswith("module.") for name in found):
+        raise WeightsError(f"{path}: all names begin with module., which a parallel wrapper adds; save the state_dict of what it wraps")
+    for name, tensor in found.items():
+        if tensor.layout is not torch.strided or not (tensor.is_floating_point() or name in OPTIONAL_KEYS):
+            kind = f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
+            raise WeightsError(f"{path}: {name} is {kind}, not dense floating-point numbers; save it as such")
     return cast(dict[str, Tensor], found)
 
 
 def _config(shapes: dict[str, tuple[int, ...]], name: str) -> ModelConfig:
     if _EMBEDDINGS not in shapes:
-        raise WeightsError(f"{_EMBEDDINGS} is in none of the files, so they are not the whole model; download the missing files")
-    return preset(name, vocab_size=shapes[_EMBEDDINGS][0] - ADDED)
+        absent = sorted(_shapes(preset(name, vocab_size=1)).keys() - shapes.keys() - {_EMBEDDINGS})
+        others = f" and {len(absent)} others, such as {absent[0]}, are" if absent else " is"
+        raise WeightsError(f"{_EMBEDDINGS}{others} in none of the files, so they are not the whole model; download the missing files")
+    shape = shapes[_EMBEDDINGS]
+    if len(shape) != 2 or shape[0] <= ADDED:
+        raise WeightsError(f"{_EMBEDDINGS} is {shape}, no table of a vocabulary and {ADDED} rows more; download the files again")
+    return preset(name, vocab_size=shape[0] - ADDED)
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

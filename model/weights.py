@@ -29,13 +29,25 @@ def write_weights(shards: Iterable[Mapping[str, Tensor]], count: int, folder: Pa
     size = 0
     for number, shard in enumerate(shards, 1):
         name = WEIGHTS_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in shard.items()}
+        tensors = _apart(shard)
         save_file(tensors, folder / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, name)
         size += sum(tensor.nbytes for tensor in tensors.values())
     if count > 1:
         index: dict[str, Any] = {"metadata": {"total_size": size}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _apart(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own, as safetensors wants them: what is tied is written twice."""
+    apart: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, tensor in shard.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.clone() if place in storages else tensor
+        storages.add(place)
+    return apart
 
 
 def weights_files(folder: Path) -> list[Path]:

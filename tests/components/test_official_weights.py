@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(folder: Path, released: 
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "again.bin").unlink()
     second.unlink()
-    with pytest.raises(WeightsError, match=r"missing|mm_decoder\.embed_tokens\.weight is in none"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of 2 files, such as pytorch_model-00002-of-00002\.bin"):
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     with pytest.raises(WeightsError, match=r"holds no \*\.bin"):
@@ -198,7 +198,7 @@ def test_a_pickle_that_is_no_weights_is_not_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "released"
     source.mkdir()
-    for content in (pickle.dumps(Bomb()), b"", b"PK not a zip"):
+    for content in (pickle.dumps(Bomb()), b"", b"PK not a zip", b"hello", b"\x80\x02."):
         (source / "model.bin").write_bytes(content)
         with pytest.raises(WeightsError, match=r"model\.bin is no file of weights"):
             import_release(source, tmp_path / "ours", "official_tiny", None, silent)
@@ -209,3 +209,45 @@ def test_a_pickle_that_is_no_weights_is_not_run(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(WeightsError, match="other things than tensors"):
         import_release(source, tmp_path / "ours", "official_tiny", None, silent)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_tied_tensors_come_in(released: dict[str, Tensor], tmp_path: Path) -> None:
+    """Two names for one memory, which safetensors does not write."""
+    source = tmp_path / "released"
+    source.mkdir()
+    one, other = (f"mm_decoder.layers.1.self_attn.{name}_proj.weight" for name in "qk")
+    torch.save(released | {one: released[other]}, source / "model.bin")
+    import_release(source, tmp_path / "ours", "official_tiny", None, silent)
+    loaded = load_model(tmp_path / "ours").state_dict()
+    assert torch.equal(loaded[one], released[other].float())
+    assert torch.equal(loaded[other], released[other].float())
+
+
+SOI, EMBEDDINGS = "soi_token", "mm_decoder.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({SOI: torch.zeros(1, 128, dtype=torch.int64)}, "soi_token is strided int64, not dense"),
+        ({SOI: torch.zeros(1, 128).to_sparse()}, "soi_token is sparse_coo float32, not dense"),
+        ({EMBEDDINGS: torch.tensor(1.0)}, r"embed_tokens.weight is \(\), no table"),
+        ({EMBEDDINGS: torch.zeros(1, 128)}, r"embed_tokens.weight is \(1, 128\), no table"),
+        ({f"module.{SOI}": torch.zeros(1, 128)}, r"begin with module\., which a parallel wrapper adds"),
+        ({SOI: torch.zeros(1, 128)}, r"embed_tokens.weight and \d+ others, such as context_feat_proj\.bias, are in none of the files"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(tensors: dict[str, Tensor], said: str, tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "model.bin")
+    with pytest.raises(WeightsError, match=said):
+        import_release(tmp_path, tmp_path / "ours", "official_tiny", None, silent)
+
+
+def test_what_else_ends_in_bin_is_to_be_removed(folder: Path, tmp_path: Path) -> None:
+    torch.save(Bomb(), folder / "training_args.bin")
+    with pytest.raises(WeightsError, match=r"training_args\.bin holds a trainer's settings and no weights; remove it"):
+        import_release(folder, tmp_path / "ours", "official_tiny", None, silent)
+    (folder / "training_args.bin").unlink()
+    (folder / "cache.bin").mkdir()
+    with pytest.raises(WeightsError, match=r"cache\.bin is no file; remove it"):
+        import_release(folder, tmp_path / "ours", "official_tiny", None, silent)
