@@ -5,6 +5,7 @@ One shard is in memory at a time, and nothing but tensors is unpickled.
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Callable, Container, Iterator
@@ -66,13 +67,13 @@ def import_release(
     renamed: list[str] = []
     values = 0
     for path in files:
-        for name, tensor in _tensors(path).items():
+        for name, shape in _listed(path).items():
             new = current_name(name)
             if new in shapes:
                 raise WeightsError(f"{path}: {name} stands in another file of {source} as well; remove the older files")
             renamed += [name] if new != name else []
-            shapes[new] = tuple(current_shape(new, tensor).shape)
-            values += tensor.numel()
+            shapes[new] = shape
+            values += math.prod(shape)
         progress(f"{path.name} read")
     config = _config(shapes, preset_name)
     public = _given(frozen_files(frozen), shapes)
@@ -94,11 +95,14 @@ def export_release(source: Path, target: Path, progress: Progress) -> int:
     check_new(target)
     files = weights_files(source)
     with whole_folder(target) as fresh:
-        for number, tensors in enumerate(read_weights(source), 1):
+        number = 0
+        for tensors in read_weights(source):
+            number += 1  # noqa: SIM113 -- enumerate holds the last one while the next is read
             if _POSITIONS in tensors:
                 tensors[_POSITION_IDS] = torch.arange(patches).unsqueeze(0)
             name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
             torch.save(tensors, fresh / name)
+            del tensors
             progress(f"{name} written")
     return len(files)
 
@@ -173,16 +177,23 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
 
 
+def _listed(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes, as they are today, by the names that a shard has."""
+    return {name: tuple(current_shape(current_name(name), tensor).shape) for name, tensor in _tensors(path).items()}
+
+
 def _converted(files: list[Path], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
     for path in files:
-        shard = {}
-        for name, tensor in _tensors(path).items():
-            new = current_name(name)
-            if new in OPTIONAL_KEYS:
-                continue
-            shard[new] = _at_grid(new, current_shape(new, tensor), config.vision.grid)
-        yield shard
+        yield _current(path, config)  # held by no name here, so that it is gone when the next is read
         progress(f"{path.name} converted")
+
+
+def _current(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """A shard under today's names and in today's shapes, for the configured grid."""
+    named = {current_name(name): tensor for name, tensor in _tensors(path).items()}
+    return {
+        name: _at_grid(name, current_shape(name, tensor), config.vision.grid) for name, tensor in named.items() if name not in OPTIONAL_KEYS
+    }
 
 
 def _given(files: list[FrozenFile], shapes: Container[str]) -> list[tuple[FrozenFile, set[str]]]:
@@ -193,6 +204,5 @@ def _given(files: list[FrozenFile], shapes: Container[str]) -> list[tuple[Frozen
 
 def _from_public(public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
     for file, names in public:
-        shard = file.tensors(names, config.frozen_head_bias)
-        yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in shard.items()}
+        yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in file.tensors(names, config.frozen_head_bias).items()}
         progress(f"{file.path.parent.name}/{file.path.name} taken")

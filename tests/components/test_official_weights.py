@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
+import model.weights
 from components.frozen_parts import FrozenFolders
 from components.official_weights import export_release, import_release, resized_positions
 from components.public_components import RECORD_FILE
@@ -251,3 +255,41 @@ def test_what_else_ends_in_bin_is_to_be_removed(folder: Path, tmp_path: Path) ->
     (folder / "cache.bin").mkdir()
     with pytest.raises(WeightsError, match=r"cache\.bin is no file; remove it"):
         import_release(folder, tmp_path / "ours", "official_tiny", None, silent)
+
+
+class Watch:
+    """Around a reader of shards: no tensor of an earlier one may be in memory when the next is read."""
+
+    def __init__(self, read: Callable[..., dict[str, Tensor]]) -> None:
+        self.read = read
+        self.held: list[StorageWeakRef] = []
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        assert all(storage.expired() for storage in self.held)
+        shard = self.read(*args, **kwargs)
+        self.held = [StorageWeakRef(tensor.untyped_storage()) for tensor in shard.values()]
+        self.calls += 1
+        return shard
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_shard_is_in_memory_at_a_time(
+    released: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    """In, into a model and out; files of older torch cannot be mapped, so their tensors are memory."""
+    source = tmp_path / "released"
+    source.mkdir()
+    names = list(released)
+    for part in range(4):
+        shard = {name: released[name] for name in names[part::4]}
+        torch.save(shard, source / f"part-{part}.bin", _use_new_zipfile_serialization=zipped)
+    bins, ours = Watch(torch.load), Watch(model.weights.load_file)
+    monkeypatch.setattr(torch, "load", bins)
+    monkeypatch.setattr(model.weights, "load_file", ours)
+    import_release(source, tmp_path / "ours", "official_tiny", None, silent)
+    assert bins.calls == 8  # listed, then converted
+    load_model(tmp_path / "ours")
+    ours.held = []
+    export_release(tmp_path / "ours", tmp_path / "out", silent)
+    assert ours.calls == 8
