@@ -5,6 +5,7 @@ Frozen parts come from the folders, the rest begins as released. The folders are
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, CLIPTextModel, CLIPTokenizerFast
@@ -96,7 +98,7 @@ def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads
         vae=vae,
         output_px=side * factor,
         condition_heads=condition_heads,
-        scheduler=_plain(_json(folders.diffusion / "scheduler" / "scheduler_config.json")),
+        scheduler=_schedule(folders.diffusion / "scheduler"),
         **tokens,
     )
 
@@ -156,6 +158,17 @@ def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
         "pad_id": values.vocab_size - 1 if values.pad_token_id is None else values.pad_token_id,
     }
     return fields, tokens, values.vocab_size
+
+
+def _schedule(folder: Path) -> dict[str, Any]:
+    """The betas that the UNet was trained with, whichever sampler the pipeline was saved with."""
+    values = _json(folder / "scheduler_config.json")
+    if "beta_schedule" not in values:
+        name = values.get("_class_name", "schedule")
+        raise ConfigError(f"{folder} holds a {name} without beta_schedule; use a Stable Diffusion pipeline")
+    known = inspect.signature(DDPMScheduler).parameters
+    # Latents reach beyond -1..1: as in diffusers' own pipeline they are never clipped, which DDPM does where a folder says nothing.
+    return {key: value for key, value in values.items() if key in known} | {"clip_sample": False}
 
 
 def vae_name(key: str) -> str:

@@ -11,7 +11,12 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -180,3 +185,25 @@ def test_an_autoencoder_under_its_older_names_is_the_same(folders: PublicFolders
     put_together(replace(folders, diffusion=sd), tmp_path / "start")
     made = load_file(tmp_path / "start" / "model.safetensors")
     assert all(torch.equal(made[f"image_decoder.decoder.vae.{key}"], tensor) for key, tensor in now.items())
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler])
+def test_the_sampler_a_pipeline_was_saved_with_does_not_matter(folders: PublicFolders, tmp_path: Path, kind: type[SchedulerMixin]) -> None:
+    """Each notes settings that the others do not know; the noise that the UNet was trained with is the same."""
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    shutil.rmtree(sd / "scheduler")
+    kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(sd / "scheduler")
+    put_together(replace(folders, diffusion=sd), tmp_path / "start")
+    schedule = load_model(tmp_path / "start").image_decoder.schedule
+    expected = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    assert torch.equal(schedule.alphas_cumprod, expected.alphas_cumprod)
+    assert schedule.config["clip_sample"] is False  # latents reach beyond -1..1
+
+
+def test_a_schedule_without_betas_is_refused(folders: PublicFolders, tmp_path: Path) -> None:
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    FlowMatchEulerDiscreteScheduler().save_pretrained(sd / "scheduler")
+    with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler without beta_schedule"):
+        put_together(replace(folders, diffusion=sd), tmp_path / "start")
