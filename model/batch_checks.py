@@ -11,9 +11,31 @@ from model.config import ModelConfig
 
 def check_batch(batch: InterleavedBatch, config: ModelConfig) -> None:
     """Raises InputError naming what is wrong with a batch and the fix; see `model.sequence.plan`."""
+    _check_shapes(batch, config)
     _check_ids(batch.text_ids, config)
     _check_pictures(batch)
+    _check_random(batch)
     _check_places(batch, config)
+
+
+def _check_shapes(batch: InterleavedBatch, config: ModelConfig) -> None:
+    shape, ids, count = config.shape, batch.text_ids, len(batch.image_row)
+    if ids.dim() != 2 or ids.dtype != torch.int64:
+        raise InputError(f"text_ids are {ids.dtype} of {tuple(ids.shape)}, expected int64 of (rows, tokens)")
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(("attention_mask", "document_ids", "targets_mask"), tuple(ids.shape))
+    expected |= dict.fromkeys(("image_row", "image_column", "image_loss_mask", "drop_condition", "timesteps_u"), (count,))
+    expected |= {"images": (count, 3, shape.image_px, shape.image_px), "target_images": (count, 3, shape.output_px, shape.output_px)}
+    expected |= dict.fromkeys(("noise", "posterior_noise"), (count, *shape.latent_shape))
+    for name, size in expected.items():
+        tensor = getattr(batch, name)
+        if tensor is not None and tuple(tensor.shape) != size:
+            raise InputError(
+                f"{name} is {tuple(tensor.shape)}, expected {size} for {len(ids)} rows with {count} pictures (image_row); "
+                "make the batch for this model (ModelConfig.shape)"
+            )
+    for name in ("image_row", "image_column", "document_ids"):
+        if (tensor := getattr(batch, name)).dtype != torch.int64:
+            raise InputError(f"{name} is {tensor.dtype}, expected int64")
 
 
 def _check_ids(ids: Tensor, config: ModelConfig) -> None:
@@ -36,6 +58,14 @@ def _check_pictures(batch: InterleavedBatch) -> None:
         for number, picture in enumerate(pictures):
             if fault := picture_fault(picture):
                 raise InputError(f"{name}: {_named(batch, number)} {fault}")
+
+
+def _check_random(batch: InterleavedBatch) -> None:
+    for name, noise in (("noise", batch.noise), ("posterior_noise", batch.posterior_noise)):
+        if noise is not None:
+            _refuse(batch, ~noise.isfinite().flatten(1).all(1), f"has NaN or infinite values in {name}; draw it from a normal distribution")
+    drawn = batch.timesteps_u
+    _refuse(batch, ~((drawn >= 0) & (drawn < 1)), "has a timesteps_u outside 0 to 1 (1 not included); draw it uniformly")
 
 
 def _check_places(batch: InterleavedBatch, config: ModelConfig) -> None:

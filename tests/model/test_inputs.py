@@ -105,6 +105,50 @@ def test_a_batch_with_a_picture_that_is_no_picture(config: ModelConfig, make_bat
             plan(replace(batch, **{name: pictures}), config)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("text_ids", (80,), r"text_ids are torch.int64 of \(80,\), expected int64 of \(rows, tokens\)"),
+        ("targets_mask", (2, 39), r"targets_mask is \(2, 39\), expected \(2, 40\) for 2 rows with 2 pictures"),
+        ("images", (2, 3, 48, 48), r"images is \(2, 3, 48, 48\), expected \(2, 3, 32, 32\)"),
+        ("images", (1, 3, 32, 32), r"images is \(1, 3, 32, 32\), expected \(2, 3, 32, 32\)"),
+        ("target_images", (2, 3, 40, 40), r"target_images is \(2, 3, 40, 40\), expected \(2, 3, 32, 32\)"),
+        ("image_loss_mask", (3,), r"image_loss_mask is \(3,\), expected \(2,\)"),
+        ("noise", (2, 2, 8, 8), r"noise is \(2, 2, 8, 8\), expected \(2, 48, 8, 8\)"),
+        ("posterior_noise", (2, 2, 8, 8), "posterior_noise is"),
+    ],
+)
+def test_a_batch_of_other_shapes(config: ModelConfig, make_batch: MakeBatch, name: str, shape: tuple[int, ...], told: str) -> None:
+    batch = make_batch([[[5, "image", 6]], [[7, 8, "image"]]])
+    old = batch.noise if name == "posterior_noise" else getattr(batch, name)
+    with pytest.raises(InputError, match=told):
+        plan(replace(batch, **{name: torch.zeros(shape, dtype=old.dtype)}), config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("noise", math.nan, r"picture 1 \(row 1, column 3\) has NaN or infinite values in noise"),
+        ("posterior_noise", math.inf, "picture 1 .* values in posterior_noise"),
+        ("timesteps_u", 1.0, "picture 1 .* has a timesteps_u outside 0 to 1"),
+        ("timesteps_u", math.nan, "picture 1 .* has a timesteps_u outside 0 to 1"),
+    ],
+)
+def test_a_batch_with_random_values_that_are_none(config: ModelConfig, make_batch: MakeBatch, name: str, value: float, told: str) -> None:
+    batch = make_batch([[[5, "image", 6]], [[7, 8, "image"]]])
+    drawn = batch.timesteps_u.clone() if name == "timesteps_u" else batch.noise.clone()
+    drawn[1] = value
+    with pytest.raises(InputError, match=told):
+        plan(replace(batch, **{name: drawn}), config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["text_ids", "image_row", "image_column", "document_ids"])
+def test_a_batch_with_numbers_that_are_no_integers(config: ModelConfig, make_batch: MakeBatch, name: str) -> None:
+    batch = make_batch([[[5, "image", 6]]])
+    with pytest.raises(InputError, match=rf"{name} \w+ torch.float32.* expected int64"):
+        plan(replace(batch, **{name: getattr(batch, name).float()}), config)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("index", [-1, 42])
 def test_a_batch_of_another_vocabulary(config: ModelConfig, make_batch: MakeBatch, index: int) -> None:
     batch = make_batch([[[5, "image", 6, 7]]])
