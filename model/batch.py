@@ -96,6 +96,8 @@ class InterleavedBatch:
 
 def picture_fault(pixels: Tensor) -> str | None:
     """What is wrong with the values of pictures that should lie in 0..1; None if nothing is. Waits for the device they are on."""
+    if not pixels.is_floating_point():
+        return f"has values of type {str(pixels.dtype).removeprefix('torch.')}, expected floats from 0 to 1; divide bytes by 255"
     if not pixels.numel():
         return None
     low, high = (float(value) for value in pixels.aminmax())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ def _values(section: Any, prefix: str) -> Iterator[str]:
             yield f"{name} is {value}; it must be finite"
 
 
-@lru_cache
 def _choices(section: type) -> dict[str, tuple[Any, ...]]:
     """The fields of a section that are one of a few words."""
     found = {}

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from model.batch import InputError
 from model.build import build_model
+from model.choosing import Choosing
 from model.config import ModelConfig
 from model.generation import GeneratedImage, GenerationOptions, generate
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Items, Prompt
 from model.scoring import score_options
 from model.sequence import plan
+from model.session import Session
 
 FEW = GenerationOptions(max_new_tokens=12, steps=1)
 
@@ -60,6 +62,30 @@ def test_a_prompt_with_ids_of_another_vocabulary(network: MMInterleaved, index: 
     told = refused(network, ((5, index),))
     assert f"token id {index} is outside the model's vocabulary of 40" in told
     assert fix in told
+
+
+def test_a_prompt_with_ids_that_are_no_integers(network: MMInterleaved) -> None:
+    assert "token id 6.5 is no integer" in refused(network, ((5, 6.5),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint8])
+def test_a_prompt_with_a_picture_of_another_type(network: MMInterleaved, config: ModelConfig, dtype: torch.dtype) -> None:
+    assert "expected floats from 0 to 1; divide bytes by 255" in refused(network, (grey(config, 0).to(dtype),))
+
+
+def test_more_steps_than_were_learned_are_refused_before_anything_is_read(network: MMInterleaved) -> None:
+    for prompts in ([Prompt("a", ((5,),))], [Prompt("a", ((99,),))]):
+        with pytest.raises(ValueError, match="steps is 5000, this model draws in at most 1000"):
+            generate(network, prompts, replace(FEW, mode="image", steps=5000))
+    with pytest.raises(ValueError, match="steps is 1001"):
+        Session.begin(network, [Prompt("a", ())]).generate(replace(FEW, steps=1001))
+
+
+def test_scoring_needs_a_model_that_is_not_in_training_and_some_options_at_once(network: MMInterleaved, config: ModelConfig) -> None:
+    with pytest.raises(ValueError, match="evaluation mode"):
+        score_options(build_model(config, seed=0).train(), Prompt("p", ()), [(5,)])
+    with pytest.raises(ValueError, match="batch is 0, it must be at least 1"):
+        score_options(network, Prompt("p", ()), [(5,)], batch=0)
 
 
 def test_an_option_of_another_vocabulary(network: MMInterleaved) -> None:
@@ -176,6 +202,8 @@ def test_many_pictures_are_no_matter_where_nothing_looks_at_them(config: ModelCo
         ({"steps": 0}, "steps is 0, it must be at least 1"),
         ({"scheduler": "euler"}, "scheduler is 'euler', it must be one of ddpm, ddim, dpm"),
         ({"guidance": math.nan}, "guidance is nan, it must be finite"),
+        ({"mode": "images"}, "mode is 'images', it must be one of interleaved, text, image"),
+        ({"max_new_tokens": 5, "choosing": Choosing(min_new_tokens=6)}, r"min_new_tokens is 6, it must be at most max_new_tokens \(5\)"),
     ],
 )
 def test_settings_out_of_range(values: dict[str, object], told: str) -> None:
