@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, read_prompts
 from model.protocols import Drawing, Scheduler
 
+Mode = Literal["interleaved", "text", "image"]
 Piece = int | Tensor
 Listener = Callable[[str, Piece], None]
 
@@ -31,7 +32,7 @@ class GenerationOptions:
     out of range.
     """
 
-    mode: Literal["interleaved", "text", "image"] = "interleaved"
+    mode: Mode = "interleaved"
     max_new_tokens: int = 48
     max_images: int = 8
     choosing: Choosing = GREEDY
@@ -45,6 +46,10 @@ class GenerationOptions:
         for name, value in (("max_new_tokens", self.max_new_tokens), ("max_images", self.max_images)):
             if value < 0:
                 raise ValueError(f"{name} is {value}, it must be at least 0")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}, it must be one of {', '.join(get_args(Mode))}")
+        if self.choosing.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens is {self.choosing.min_new_tokens}, it must be at most max_new_tokens ({self.max_new_tokens})")
         self.drawing()
 
     def drawing(self) -> Drawing:
@@ -77,9 +82,11 @@ def generate(
     """Continue each prompt. `on_event(prompt id, token id or picture)` hears every piece as it comes; a text found by beams comes whole.
 
     A result depends on the weights, the prompt and (seed, prompt id), not on the other prompts of the batch. To go on after it without
-    reading anything again, see model.session. Raises ValueError for a model in training mode, no prompts, or what `read_prompts` refuses.
+    reading anything again, see model.session. Raises ValueError for a model in training mode, no prompts, a way of drawing that the image
+    head has not, or what `read_prompts` refuses.
     """
     check_ready(model, prompts)
+    model.image_decoder.check(options.drawing())
     state = DecodingState(model, len(prompts))
     read_prompts(state, prompts)
     return Continuation(state, [prompt.id for prompt in prompts], options, on_event).run()

@@ -96,6 +96,10 @@ class ImageHead(Protocol):
         """The error of each picture [m], float32; whatever is random about it comes from `targets`."""
         ...
 
+    def check(self, how: Drawing) -> None:
+        """Raises ValueError, naming the fix, where it cannot draw so."""
+        ...
+
     def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
         """Pictures [m, 3, side, side] in 0..1. All that is random about picture i comes from generators[i] (on the CPU)."""
         ...

@@ -136,3 +136,14 @@ def test_a_conversation_that_is_full_is_named(talkative: MMInterleaved, config: 
     assert isinstance(session.generate(replace(DRAWN, mode="image"))[0][0], GeneratedImage)
     with pytest.raises(ValueError, match="no room to read the picture"):
         session.generate(DRAWN)
+
+
+def test_turns_and_numbers_that_fit_no_conversation_are_named(talkative: MMInterleaved) -> None:
+    session = Session.begin(talkative, [Prompt("a", ((5,),)), Prompt("b", ((6,),))])
+    with pytest.raises(ValueError, match="3 turns for 2 conversations; give one to each"):
+        session.read([(), (), ()])
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match=f"there is no conversation {number}; the session has 2"):
+            session.score([(5,)], conversation=number)
+        with pytest.raises(ValueError, match=f"there is no conversation {number}"):
+            session.branch([Prompt("c", ())], conversation=number)
