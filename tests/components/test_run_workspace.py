@@ -126,6 +126,7 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
 
 def test_restore_stops_at_the_first_stage_that_must_run(finished: Settings) -> None:
     other = open_line(finished, pretrain__steps=60)
+    other.paths.dvc_lock.write_text("schema: '2.0'\nstages:\n  prepare:\n    cmd:")  # as a kill leaves it
     assert [outcome.name for outcome in runner(other).restore(STAGES)] == ["prepare"]
     assert [outcome.status for outcome in whole_run(other)] == ["Cached", "Completed", "Completed"]
     assert json.loads((other.paths.outputs / "train" / "vqa" / "metrics.json").read_text()) == {"loss": 1 / 60}
