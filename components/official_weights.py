@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.frozen_parts import ADDED, FrozenFile, FrozenFolders, frozen_files
-from components.public_components import write_record
+from components.public_components import Progress, write_record
 from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
 from components.vae_names import current_name, current_shape
@@ -34,7 +34,6 @@ _FIXED_POSITIONS = "visual_tokenizer.pos_embed"
 _POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight"
 (_POSITION_IDS,) = OPTIONAL_KEYS
 NOTHING_FROZEN = FrozenFolders()
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def import_release(
     shapes: dict[str, tuple[int, ...]] = {}
     renamed: list[str] = []
     values = 0
-    for path in files:
+    steps = 2 * len(files)
+    for number, path in enumerate(files, 1):
         for name, tensor in _tensors(path).items():
             new = current_name(name)
             if new in shapes:
@@ -72,13 +72,14 @@ def import_release(
             renamed += [name] if new != name else []
             shapes[new] = tuple(current_shape(new, tensor).shape)
             values += tensor.numel()
-        progress(f"{path.name} read")
+        progress(f"{path.name} read", number, steps)
     config = _config(shapes, preset_name)
     public = _given(frozen_files(frozen), shapes)
     check_fit(_shapes(config), shapes | {name: file.shapes[name] for file, names in public for name in names})
     wanted = config if image_px is None else at_input(config, image_px)
     with whole_folder(target) as fresh:
-        shards = chain(_converted(files, wanted, progress), _from_public(public, wanted, progress))
+        written = _counted(progress, len(files), steps + len(public))
+        shards = chain(_converted(files, wanted, written), _from_public(public, wanted, written))
         write_weights(shards, len(files) + len(public), fresh)
         save_config(wanted, fresh / CONFIG_FILE)
         if public:
@@ -98,7 +99,7 @@ def export_release(source: Path, target: Path, progress: Progress) -> int:
                 tensors[_POSITION_IDS] = torch.arange(patches).unsqueeze(0)
             name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
             torch.save(tensors, fresh / name)
-            progress(f"{name} written")
+            progress(f"{name} written", number, len(files))
     return len(files)
 
 
@@ -149,7 +150,13 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
 
 
-def _converted(files: list[Path], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
+def _counted(progress: Progress, done: int, total: int) -> Callable[[str], None]:
+    """Counts on from `done` each time that it is told a step."""
+    numbers = count(done + 1)
+    return lambda told: progress(told, next(numbers), total)
+
+
+def _converted(files: list[Path], config: ModelConfig, progress: Callable[[str], None]) -> Iterator[dict[str, Tensor]]:
     for path in files:
         shard = {}
         for name, tensor in _tensors(path).items():
@@ -167,7 +174,9 @@ def _given(files: list[FrozenFile], shapes: Container[str]) -> list[tuple[Frozen
     return [(file, names) for file, names in lacking if names]
 
 
-def _from_public(public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
+def _from_public(
+    public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Callable[[str], None]
+) -> Iterator[dict[str, Tensor]]:
     for file, names in public:
         shard = file.tensors(names, config.frozen_head_bias)
         yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in shard.items()}
