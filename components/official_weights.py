@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.frozen_parts import ADDED, FrozenFile, FrozenFolders, frozen_files
-from components.public_components import write_record
+from components.public_components import Progress, write_record
 from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
 from components.vae_names import current_name, current_shape
@@ -36,7 +36,6 @@ _POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embeddin
 (_POSITION_IDS,) = OPTIONAL_KEYS
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.bin$")
 NOTHING_FROZEN = FrozenFolders()
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def import_release(
     shapes: dict[str, tuple[int, ...]] = {}
     renamed: list[str] = []
     values = 0
-    for path in files:
+    steps = 2 * len(files)
+    for number, path in enumerate(files, 1):
         for name, shape in _listed(path).items():
             new = current_name(name)
             if new in shapes:
@@ -74,13 +74,14 @@ def import_release(
             renamed += [name] if new != name else []
             shapes[new] = shape
             values += math.prod(shape)
-        progress(f"{path.name} read")
+        progress(f"{path.name} read", number, steps)
     config = _config(shapes, preset_name)
     public = _given(frozen_files(frozen), shapes)
     check_fit(_shapes(config), shapes | {name: file.shapes[name] for file, names in public for name in names})
     wanted = config if image_px is None else at_input(config, image_px)
     with whole_folder(target) as fresh:
-        shards = chain(_converted(files, wanted, progress), _from_public(public, wanted, progress))
+        written = _counted(progress, len(files), steps + len(public))
+        shards = chain(_converted(files, wanted, written), _from_public(public, wanted, written))
         write_weights(shards, len(files) + len(public), fresh)
         save_config(wanted, fresh / CONFIG_FILE)
         if public:
@@ -103,7 +104,7 @@ def export_release(source: Path, target: Path, progress: Progress) -> int:
             name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
             torch.save(tensors, fresh / name)
             del tensors
-            progress(f"{name} written")
+            progress(f"{name} written", number, len(files))
     return len(files)
 
 
@@ -182,7 +183,13 @@ def _listed(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(current_shape(current_name(name), tensor).shape) for name, tensor in _tensors(path).items()}
 
 
-def _converted(files: list[Path], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
+def _counted(progress: Progress, done: int, total: int) -> Callable[[str], None]:
+    """Counts on from `done` each time that it is told a step."""
+    numbers = count(done + 1)
+    return lambda told: progress(told, next(numbers), total)
+
+
+def _converted(files: list[Path], config: ModelConfig, progress: Callable[[str], None]) -> Iterator[dict[str, Tensor]]:
     for path in files:
         yield _current(path, config)  # held by no name here, so that it is gone when the next is read
         progress(f"{path.name} converted")
@@ -202,7 +209,9 @@ def _given(files: list[FrozenFile], shapes: Container[str]) -> list[tuple[Frozen
     return [(file, names) for file, names in lacking if names]
 
 
-def _from_public(public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Progress) -> Iterator[dict[str, Tensor]]:
+def _from_public(
+    public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Callable[[str], None]
+) -> Iterator[dict[str, Tensor]]:
     for file, names in public:
         yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in file.tensors(names, config.frozen_head_bias).items()}
         progress(f"{file.path.parent.name}/{file.path.name} taken")

@@ -30,7 +30,8 @@ from model.weights import WeightsError, check_new
 
 RECORD_FILE = "components.json"
 VERSION = 1
-Progress = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Is told what was done, and how many steps of how many that were."""
 _OURS = ("adapter_", "llama_cross_attn", "position_ids")
 _FORMAT = "keep it as safetensors, as the library's save_pretrained writes it"
 
@@ -56,18 +57,20 @@ def assemble(
     model = build_model(config, seed)
     used: dict[str, str] = {}
     with torch.no_grad():
-        for root, folder, names in (
+        parts = (
             ("visual_tokenizer.encoder.", folders.vision, vision_name),
             ("mm_decoder.", folders.language, language_name),
             ("image_decoder.decoder.unet.", folders.diffusion / "unet", "image_decoder.decoder.unet.{}".format),
             ("image_decoder.decoder.vae.", folders.diffusion / "vae", vae_name),
-        ):
+        )
+        for number, (root, folder, names) in enumerate(parts, 1):
             used |= _take(model, folder, root, names)
-            progress(f"{folder.name} read")
+            progress(f"{folder.name} read", number, len(parts) + 1)
         model.get_parameter("image_decoder.neg_prompt_embeds").copy_(_unconditional(folders.diffusion))
     with whole_folder(target) as fresh:
         save_model(model, fresh)
         write_record(fresh, seed, used)
+    progress(f"{target.name} written", len(parts) + 1, len(parts) + 1)
     return config
 
 

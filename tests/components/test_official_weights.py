@@ -32,7 +32,7 @@ BODY, VAE = "visual_tokenizer.encoder.", "image_decoder.decoder.vae."
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
-def silent(_: str) -> None:
+def silent(told: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
@@ -60,12 +60,13 @@ def folder(released: dict[str, Tensor], tmp_path: Path) -> Path:
 
 
 def test_what_comes_in_is_what_was_released(folder: Path, released: dict[str, Tensor], tmp_path: Path) -> None:
-    heard: list[str] = []
-    done = import_release(folder, tmp_path / "ours", "official_tiny", None, heard.append)
+    heard: list[tuple[str, int, int]] = []
+    done = import_release(folder, tmp_path / "ours", "official_tiny", None, lambda *told: heard.append(told))
     assert (done.files, done.tensors) == (2, len(released))
     assert len(done.renamed) == 16  # two attentions of four linear layers
     assert done.left_out == (POSITION_IDS,)
-    assert heard == [f"pytorch_model-0000{n}-of-00002.bin {what}" for what in ("read", "converted") for n in (1, 2)]
+    steps = [f"pytorch_model-0000{n}-of-00002.bin {what}" for what in ("read", "converted") for n in (1, 2)]
+    assert heard == [(step, number, 4) for number, step in enumerate(steps, 1)]
     loaded = load_model(tmp_path / "ours").state_dict()
     for name, tensor in released.items():
         if name != POSITION_IDS:

@@ -39,7 +39,7 @@ from model.config import ConfigError
 from model.weights import WeightsError
 
 
-def silent(_: str) -> None:
+def silent(told: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
