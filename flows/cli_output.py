@@ -25,11 +25,12 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE
 # Errors that are no bugs, by name, because importing their modules to recognise them would load all of MLflow.
 REFUSALS = {
     "components.run.record.UnknownRun": NOT_FOUND,
+    "components.registry.package.UnknownModel": NOT_FOUND,
     "components.registry.package.RegistryError": BAD_USAGE,
     "components.serving.items.PromptError": BAD_USAGE,
     "components.services.ports.PortTaken": UNAVAILABLE,
     "components.services.stack.ServiceError": UNAVAILABLE,
-    "mlflow.exceptions.MlflowException": NOT_FOUND,
+    "mlflow.exceptions.MlflowException": UNAVAILABLE,
     "model.config.ConfigError": BAD_USAGE,
     "model.weights.WeightsError": BAD_DATA,
 }
@@ -76,8 +77,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     console = out()

@@ -35,6 +35,13 @@ class RegistryError(StageError):
         super().__init__(FailureClass.BAD_CONFIG, message)
 
 
+class UnknownModel(RegistryError):
+    """No model, version or alias of that name is registered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; `mmfs models list` lists what there is, `mmfs run` trains some")
+
+
 @dataclass(frozen=True)
 class Package:
     """The logged model that holds a digest's bytes, and the run that published them."""
@@ -100,15 +107,15 @@ def evaluation_tag(manifest: str) -> str:
 
 
 def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion:
-    """A registered version. Raises RegistryError."""
+    """A registered version. Raises UnknownModel."""
     for one in versions(client, model):
         if int(one.version) == version:
             return one
-    raise RegistryError(f"{model} has no version {version}; `mmfs models` lists what there is")
+    raise UnknownModel(f"{model} has no version {version}")
 
 
 def resolve_version(client: MlflowClient, address: str) -> ModelVersion:
-    """The version at `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises RegistryError."""
+    """The version at `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises RegistryError; UnknownModel where there is none."""
     found = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([\w-]+)|/(\d+))", address)
     if found is None:
         raise RegistryError(f"{address!r} names no model version; write it as models:/mmfs-vqa@champion or models:/mmfs-vqa/3")
@@ -117,8 +124,15 @@ def resolve_version(client: MlflowClient, address: str) -> ModelVersion:
         return find_version(client, name, int(number))
     try:
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        raise RegistryError(f"{name} has no version with the alias {alias!r}; `mmfs models list` lists what there is") from None
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise UnknownModel(f"{name} has no version with the alias {alias!r}") from None
+
+
+def is_absent(error: MlflowException) -> bool:
+    """Whether MLflow says that what was asked for does not exist; it calls an unknown alias an invalid value."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 
 
 def versions(client: MlflowClient, model: str, tags: Mapping[str, str] | None = None) -> list[ModelVersion]:
