@@ -141,7 +141,8 @@ def _as_json(run: RunRecord) -> dict[str, Any]:
 
 def _row(run: RunRecord) -> tuple[object, ...]:
     started = datetime.fromtimestamp(run.started, UTC)
-    took = f"{run.ended - run.started:.0f} s" if run.ended else ""
+    seconds = run.result.get("seconds", run.ended - run.started if run.ended else None)  # of its last command, as that one said
+    took = "" if seconds is None else f"{seconds:.0f} s"
     return (
         run.run_id,
         run.shown_state,
