@@ -105,17 +105,24 @@ def repository_root() -> Path:
     """The main checkout: $MMFS_ROOT, else the nearest folder above with params.yaml in a git repository. Raises CommandError."""
     if shutil.which("git") is None:
         raise CommandError("git is not installed", "install it, for example `apt install git`; every run is tied to a commit", UNAVAILABLE)
-    if given := os.environ.get("MMFS_ROOT"):
-        return Path(given).resolve()
-    here = Path.cwd()
-    found = next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), None)
+    found = nearest_root()
     if found is None:
-        raise CommandError(f"no params.yaml in {here} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
+        raise CommandError(f"no params.yaml in {Path.cwd()} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
+    if os.environ.get("MMFS_ROOT"):
+        return found
     if not (found / ".git").exists():
         raise CommandError(
             f"{found} is not a git repository", "run mmfs inside a clone (`git clone`): every run is tied to a commit", BAD_USAGE
         )
     return found
+
+
+def nearest_root() -> Path | None:
+    """$MMFS_ROOT, else the nearest folder above with params.yaml, be it a git repository or not."""
+    if given := os.environ.get("MMFS_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), None)
 
 
 @contextmanager

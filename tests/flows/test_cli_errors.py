@@ -1,5 +1,6 @@
 """Bad input: one clear line with the fix, a status that says what kind, and nothing written."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_no_git_installed(mmfs, repository: Path, monkeypatch: pytest.MonkeyPatc
     assert (ended.status, ended.err.count("\n")) == (UNAVAILABLE, 1)
     assert "git is not installed" in ended.err
     assert "install it" in ended.err
+
+
+def test_doctor_answers_outside_of_a_clone_and_without_git(mmfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMFS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    outside = mmfs("doctor", "--json")
+    assert outside.status == 1
+    findings = {one["name"]: one for one in json.loads(outside.out)}
+    assert (findings["git"]["state"], "git clone" in findings["git"]["fix"]) == ("missing", True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bare = {one["name"]: one for one in json.loads(mmfs("doctor", "--json").out)}
+    assert {name for name in ("git", "make", "chromium", "java") if bare[name]["detail"].startswith("not installed")} == {
+        "git",
+        "make",
+        "chromium",
+        "java",
+    }
 
 
 def test_taken_port(mmfs, repository: Path) -> None:
