@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +64,7 @@ def _check(options: RunOptions) -> None:
 def show(result: RunResult, as_json: bool) -> None:
     """Print how a run ended and its names in Prefect, MLflow and DVC."""
     if as_json:
-        print_json(asdict(result) | {"body_seconds": result.body_seconds, "orchestration_seconds": result.orchestration_seconds})
+        print_json(result.as_dict())
         return
     print_table(("stage", "state", "seconds", ""), [(one.stage, one.state, f"{one.seconds:.1f}", _remark(one)) for one in result.stages])
     console = out()

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.data.pictures import decode, encode_png
 
 PICTURES = "generated"
+SAMPLES_FILE = "samples.jsonl"
 
 
 class TextAnswer(BaseModel):

@@ -13,7 +13,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from components.evaluation.answer_log import SAMPLES_FILE
 from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
+from components.evaluation.manifest import MANIFEST_FILE
 from components.registry.gate import Evaluated
 from components.run.failures import FailureClass, StageError
 from components.tracking.logged_model import find
@@ -22,8 +24,6 @@ from components.tracking.weights import DIGEST_TAG
 RUN_TAG = "mmfs.run_id"
 MLFLOW_RUN_TAG = "mmfs.mlflow_run_id"
 EVALUATION_TAG = "mmfs.evaluation."
-MANIFEST_FILE = "manifest.json"
-SAMPLES_FILE = "samples.jsonl"
 EVIDENCE_FILES = (MANIFEST_FILE, METRICS_FILE, SAMPLES_FILE)
 TAGGED_MANIFEST_CHARACTERS = 16
 
