@@ -15,11 +15,11 @@ from components.data.documents import LoadedDocument
 from components.data.index import Index
 from components.data.reader import evaluation_documents
 from components.data.sources.digits import load_scans, split_scans
-from components.evaluation.answer_log import PICTURES, read_answers, write_samples
+from components.evaluation.answer_log import PICTURES, SAMPLES_FILE, read_answers, write_samples
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
-from components.evaluation.job import MANIFEST_FILE, Job
-from components.evaluation.manifest import Manifest, Stories, plan
+from components.evaluation.job import Job
+from components.evaluation.manifest import MANIFEST_FILE, Manifest, Stories, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
@@ -31,13 +31,11 @@ from components.results import EvaluateResult
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
-from components.tracking.weights import WeightsRecord, fetch_weights
+from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, fetch_weights
 
 if TYPE_CHECKING:
     from components.evaluation.judge import Judge
 
-SAMPLES_FILE = "samples.jsonl"
-WEIGHTS_FILE = "weights.json"
 SHEETS = "pictures"
 _POLL_S = 0.1
 

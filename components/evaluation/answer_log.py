@@ -17,6 +17,7 @@ from components.data.pictures import decode, encode_png
 from components.run.filetree import write_whole
 
 PICTURES = "generated"
+SAMPLES_FILE = "samples.jsonl"
 
 
 class TextAnswer(BaseModel):

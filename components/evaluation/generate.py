@@ -20,8 +20,8 @@ from components.data.reader import evaluation_documents
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float, square
 from components.evaluation.answer_log import Answer, AnswerLog, PictureAnswer, TextAnswer
-from components.evaluation.job import MANIFEST_FILE, Job, unanswered
-from components.evaluation.manifest import Manifest, Request
+from components.evaluation.job import Job, unanswered
+from components.evaluation.manifest import MANIFEST_FILE, Manifest, Request
 from components.metrics import kinds_of
 from components.run.failures import FailureClass
 from model.build import load_model

@@ -17,6 +17,7 @@ from components.data.keyed import generator
 from components.params import SamplingParams, Task
 
 VERSION = 1
+MANIFEST_FILE = "manifest.json"
 Mode = Literal["text", "picture", "document"]
 """What the model is asked for: one text, one picture (after a given BoI), or the rest of the document as it decides itself."""
 Answering = Literal["task", "pretrain"]

@@ -27,7 +27,8 @@ class UnknownRun(LookupError):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. `owner` is the process that runs or ran it last; `result` is what it came to, as JSON. Times are seconds since the epoch."""
+    """One run. A Killed one lost its process; the same command takes it up again. `owner` is the process that runs or ran it last;
+    `result` is what it came to, as JSON. Times are seconds since the epoch."""
 
     run_id: str
     state: RunState
@@ -42,11 +43,6 @@ class RunRecord:
     def is_alive(self) -> bool:
         """Whether its process still runs it."""
         return self.state == "Running"
-
-    @property
-    def shown_state(self) -> RunState:
-        """The state for people; Killed is a run whose process went away, which the same command takes up again."""
-        return self.state
 
 
 class RunRecords:

@@ -18,11 +18,11 @@ from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
-from components.tracking.weights import describe_weights, publish_weights
+from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
-WEIGHTS_FILE, METRICS_FILE, LOSSES_FILE = "weights.json", "metrics.json", "losses.csv"
+METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
 RANK_MODULE = "components.training.rank"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses

@@ -1,11 +1,16 @@
 """Bad input: one clear line with the fix, a status that says what kind, and nothing written."""
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-BAD_USAGE, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 66, 69, 78
+from components.registry.package import UnknownModel
+from flows.cli_output import explained
+
+BAD_USAGE, BAD_DATA, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 65, 66, 69, 78
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,23 @@ def test_no_git_installed(mmfs, repository: Path, monkeypatch: pytest.MonkeyPatc
     assert "install it" in ended.err
 
 
+def test_doctor_answers_outside_of_a_clone_and_without_git(mmfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMFS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    outside = mmfs("doctor", "--json")
+    assert outside.status == 1
+    findings = {one["name"]: one for one in json.loads(outside.out)}
+    assert (findings["git"]["state"], "git clone" in findings["git"]["fix"]) == ("missing", True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bare = {one["name"]: one for one in json.loads(mmfs("doctor", "--json").out)}
+    assert {name for name in ("git", "make", "chromium", "java") if bare[name]["detail"].startswith("not installed")} == {
+        "git",
+        "make",
+        "chromium",
+        "java",
+    }
+
+
 def test_taken_port(mmfs, repository: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -86,13 +108,25 @@ def test_taken_port(mmfs, repository: Path) -> None:
         ([], BAD_USAGE, "the prompt is empty"),
         (["--text", "{image} and {image}", "--image", "params.yaml"], BAD_USAGE, "asks for 2 pictures, 1 were given"),
         (["--image", "absent.png"], NOT_FOUND, "no such picture: absent.png"),
+        (["--image", "params.yaml"], BAD_DATA, "params.yaml cannot be used: not a PNG or JPEG picture"),
         (["--text", "a story :", "--out", "story.pdf"], BAD_USAGE, "cannot write story.pdf"),
     ],
 )
 def test_generate_refuses_what_it_cannot_use(mmfs, repository: Path, arguments: list[str], status: int, words: str) -> None:
     ended = mmfs("generate", *arguments)
-    assert (ended.status, ended.err.count("\n")) == (status, 1)
-    assert words in ended.err
+    assert ended.status == status
+    assert words in ended.err.splitlines()[-1]
+
+
+def test_a_dead_store_is_not_called_an_unknown_model() -> None:
+    assert explained_status(MlflowException("connection refused")) == UNAVAILABLE
+    assert explained_status(UnknownModel("mmfs-vqa has no version 3")) == NOT_FOUND
+
+
+def explained_status(error: Exception) -> int:
+    with pytest.raises(SystemExit) as ended, explained():
+        raise error
+    return int(ended.value.code or 0)
 
 
 def test_nothing_runs_is_no_error_for_down_but_for_status(mmfs, repository: Path) -> None:
