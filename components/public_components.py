@@ -1,4 +1,4 @@
-"""A model to begin training with, put together from public folders: an encoder, a language model, a diffusion pipeline.
+"""A model put together from public folders: an encoder, a language model, a diffusion pipeline.
 
 Frozen parts come from the folders, the rest begins as released. The folders are read as they are on disk; nothing is asked of a hub.
 """
