@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from components.public_components import language_name, safetensors_files, vae_name, vision_name
+from components.component_files import safetensors_files
+from components.public_components import language_name, vae_name, vision_name
 from components.vae_names import current_shape
 from model.weights import WeightsError
 
@@ -33,8 +34,9 @@ class FrozenFolders:
 
 @dataclass(frozen=True)
 class FrozenFile:
-    """One file of a public folder: by the model's names, what the file calls its tensors and their shapes in the model."""
+    """One file of a public folder: its name by its role, and by the model's names what it calls its tensors and their shapes there."""
 
+    label: str
     path: Path
     keys: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
@@ -57,15 +59,15 @@ class FrozenFile:
 
 def frozen_files(folders: FrozenFolders) -> list[FrozenFile]:
     """The files that hold frozen parts. Raises WeightsError for a folder without safetensors and for a broken file."""
-    named: list[tuple[Path | None, Callable[[str], str | None]]] = [
-        (folders.vision, vision_name),
-        (folders.language, language_name),
-        (folders.diffusion and folders.diffusion / "vae", vae_name),
+    named: list[tuple[str, Path | None, Callable[[str], str | None]]] = [
+        ("vision", folders.vision, vision_name),
+        ("language", folders.language, language_name),
+        ("diffusion/vae", folders.diffusion and folders.diffusion / "vae", vae_name),
     ]
-    return [_file(path, name) for folder, name in named if folder for path in safetensors_files(folder)]
+    return [_file(role, path, name) for role, folder, name in named if folder for path in safetensors_files(folder)]
 
 
-def _file(path: Path, name_of: Callable[[str], str | None]) -> FrozenFile:
+def _file(role: str, path: Path, name_of: Callable[[str], str | None]) -> FrozenFile:
     keys: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     try:
@@ -82,4 +84,4 @@ def _file(path: Path, name_of: Callable[[str], str | None]) -> FrozenFile:
                     shapes[_HEAD_BIAS] = shapes[name][:1]
     except SafetensorError as error:
         raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch it again") from None
-    return FrozenFile(path, keys, shapes)
+    return FrozenFile(f"{role}/{path.name}", path, keys, shapes)

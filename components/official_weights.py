@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.component_files import write_record
 from components.frozen_parts import ADDED, FrozenFile, FrozenFolders, frozen_files
-from components.public_components import Progress, write_record
+from components.public_components import Progress
 from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
 from components.vae_names import current_name, current_shape
@@ -85,8 +86,8 @@ def import_release(
         write_weights(shards, len(files) + len(public), fresh)
         save_config(wanted, fresh / CONFIG_FILE)
         if public:
-            write_record(fresh, None, {f"{file.path.parent.name}/{file.path.name}": file_sha256(file.path) for file, _ in public})
-    given = {f"{file.path.parent.name}/{file.path.name}": len(names) for file, names in public}
+            write_record(fresh, None, {file.label: file_sha256(file.path) for file, _ in public})
+    given = {file.label: len(names) for file, names in public}
     return Imported(len(files), len(shapes), values, tuple(renamed), tuple(sorted(OPTIONAL_KEYS & shapes.keys())), given)
 
 
@@ -214,4 +215,4 @@ def _from_public(
 ) -> Iterator[dict[str, Tensor]]:
     for file, names in public:
         yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in file.tensors(names, config.frozen_head_bias).items()}
-        progress(f"{file.path.parent.name}/{file.path.name} taken")
+        progress(f"{file.label} taken")

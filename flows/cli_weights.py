@@ -98,7 +98,9 @@ def components(
     seed: Annotated[int, typer.Option(help="Of the parts that begin from nothing.")] = 0,
     json_: Json = False,
 ) -> None:
-    """Put a model to begin training with together from public folders on this machine; components.json pins every file by its digest.
+    """Put a model together from public folders on this machine; components.json pins every file by its digest.
+
+    `mmfs run` does not train from it; model.build.load_model reads it.
 
     Example: `mmfs weights components weights/start --vision clip-l --language vicuna-13b --diffusion sd-2-1-base`
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,13 +16,25 @@ from torch import Tensor, nn
 
 from model.autoencoder import build_autoencoder
 from model.batch import PictureTargets
-from model.config import CrossAttention, ImageDecoderConfig
+from model.config import ConfigError, CrossAttention, ImageDecoderConfig
 from model.mmfs_net import References, build_mmfs_net
 from model.protocols import Drawing, PictureContext
 from model.resampler import PerceiverResampler
 from model.sequence import Pairs
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}
+# Inputs and layers of diffusers' UNet that the forward here has no part for, unless they are at the library's default.
+_NOT_COMPUTED = (
+    "addition_embed_type",
+    "attention_type",
+    "center_input_sample",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "mid_block_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+    "time_embedding_act_fn",
+)
 
 
 class DiffusionDecoder(nn.Module):
@@ -29,6 +42,7 @@ class DiffusionDecoder(nn.Module):
 
     def __init__(self, config: ImageDecoderConfig, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
+        _check_unet(config.unet)
         self.vae = build_autoencoder(config.autoencoder)
         self.unet = UNet2DConditionModel(**config.unet)
         self.mmfs_module = None if cross_attention == "off" else build_mmfs_net(config, value_width, cross_attention)
@@ -151,6 +165,14 @@ def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
         total = total + tensor * weight
     return total
+
+
+def _check_unet(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a UNet whose own forward does more than DiffusionDecoder's: it would be left out without a word."""
+    plain = inspect.signature(UNet2DConditionModel).parameters
+    for key in _NOT_COMPUTED:
+        if values.get(key, plain[key].default) != plain[key].default:
+            raise ConfigError(f"image_decoder.unet.{key} {values[key]!r} is not supported; use the UNet of Stable Diffusion 1 or 2")
 
 
 def _call(block: nn.Module, condition: Tensor, **inputs: Any) -> Any:

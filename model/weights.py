@@ -52,11 +52,14 @@ def _apart(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def weights_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's tensors. Raises WeightsError when the index is broken or names a file that is not there."""
-    index = folder / INDEX_FILE
+def weights_files(folder: Path, stem: str = "model") -> list[Path]:
+    """The files that hold a folder's tensors. `stem` is what their library calls them.
+
+    Raises WeightsError when the index is broken or names a file that is not there.
+    """
+    index = folder / f"{stem}.safetensors.index.json"
     if not index.exists():
-        return [folder / WEIGHTS_FILE]
+        return [folder / f"{stem}.safetensors"]
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:

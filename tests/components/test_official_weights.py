@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import model.weights
+from components.component_files import RECORD_FILE
 from components.frozen_parts import FrozenFolders
 from components.official_weights import export_release, import_release, resized_positions
-from components.public_components import RECORD_FILE
 from components.vae_names import current_name
 from kernels.testing import assert_close
 from model.build import build_model, load_model
@@ -182,6 +182,7 @@ def test_frozen_parts_may_come_from_the_public_folders(
     differ = [name for name in whole if not torch.equal(ours[name], whole[name])]
     assert not differ
     assert sorted(json.loads((tmp_path / "ours" / RECORD_FILE).read_text())["files"]) == sorted(done.from_public)
+    assert sorted(done.from_public) == [f"{role}/model.safetensors" for role in ("diffusion/vae", "language", "vision")]
     with pytest.raises(WeightsError, match=r"missing image_decoder\.decoder\.vae"):
         import_release(trained, tmp_path / "less", "official_tiny", None, silent, FrozenFolders(public.vision, public.language))
 
