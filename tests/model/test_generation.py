@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from model.generation import (
 )
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, read_prompts
-from model.protocols import Drawing, PictureContext
+from model.protocols import Drawing, PictureContext, Scheduler
 from model.scoring import score_options
 from model.sequence import Pairs, plan
 
@@ -136,7 +137,7 @@ def test_pieces_are_heard_in_order_and_budgets_hold(talkative: MMInterleaved, pr
         )
 
 
-@pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpm"])
+@pytest.mark.parametrize("scheduler", get_args(Scheduler))
 def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Prompt], scheduler: str) -> None:
     pictures = generate_images(talkative, prompts[:2], replace(FAST, scheduler=scheduler))  # type: ignore[arg-type]
     assert torch.isfinite(pictures).all()
