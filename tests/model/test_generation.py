@@ -137,6 +137,16 @@ def test_pieces_are_heard_in_order_and_budgets_hold(talkative: MMInterleaved, pr
         )
 
 
+def test_pictures_are_drawn_a_few_at_once(talkative: MMInterleaved, prompts: list[Prompt]) -> None:
+    sizes: list[int] = []
+    handle = talkative.image_decoder.decoder.unet.conv_in.register_forward_hook(lambda _module, given, _result: sizes.append(len(given[0])))
+    together = generate_images(talkative, prompts[:3], FAST)
+    apart = generate_images(talkative, prompts[:3], replace(FAST, pictures_at_once=2))
+    handle.remove()
+    assert sizes == [6, 6, 4, 4, 2, 2]  # two passes of guidance, two steps
+    assert_close(apart, together, "model")
+
+
 @pytest.mark.parametrize("scheduler", get_args(Scheduler))
 def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Prompt], scheduler: str) -> None:
     pictures = generate_images(talkative, prompts[:2], replace(FAST, scheduler=scheduler))  # type: ignore[arg-type]
