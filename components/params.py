@@ -157,7 +157,7 @@ class SamplingParams(Frozen):
     steps: int = Field(20, ge=1, description="denoising steps")
     guidance: float = Field(2.0, ge=0, description="classifier-free guidance scale; 1 is none")
     image_guidance: float = Field(1.0, ge=0, description="guidance towards the images looked at; 1 is none and costs no third pass")
-    scheduler: Literal["ddpm", "ddim", "dpm"] = Field("ddim", description="how noise is removed")
+    scheduler: Literal["ddpm", "ddim", "dpm", "euler"] = Field("ddim", description="how noise is removed")
     max_new_tokens: int = Field(48, ge=1, description="text tokens after which a text stops")
     max_pictures: int = Field(8, ge=1, description="pictures at most in a document that the model continues by itself")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.batch import PictureTargets
 from model.sequence import Pairs
 
-Scheduler = Literal["ddpm", "ddim", "dpm"]
+Scheduler = Literal["ddpm", "ddim", "dpm", "euler"]
 
 
 class ImageEncoder(Protocol):

@@ -128,7 +128,8 @@ def attention_mask(documents: Tensor, kind: Literal["document", "release"]) -> T
 def visible_pairs(start: Tensor, boi: Tensor, real: Tensor, visible: Literal["nearest", "all"]) -> Pairs:
     """Each token sees the images of its document that began before it; its own BoI does not see the image it begins.
 
-    start [N] flat document start per token; boi [n] flat token of each image, ascending; real [N] bool, False for padding.
+    start [N] flat document start per token; boi [n] flat token of each image, ascending; real [N] bool, False for padding,
+    which sees nothing; the official mask shows it the images of the document before it, but no output of padding is used.
     """
     begins = torch.zeros_like(start)
     begins[boi] = 1

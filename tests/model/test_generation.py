@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ from model.generation import (
 )
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, read_prompts
-from model.protocols import Drawing, PictureContext
+from model.protocols import Drawing, PictureContext, Scheduler
 from model.scoring import score_options
 from model.sequence import Pairs, plan
 
@@ -132,7 +132,17 @@ def test_pieces_are_heard_in_order_and_budgets_hold(talkative: MMInterleaved, pr
         )
 
 
-@pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpm"])
+def test_pictures_are_drawn_a_few_at_once(talkative: MMInterleaved, prompts: list[Prompt]) -> None:
+    sizes: list[int] = []
+    handle = talkative.image_decoder.decoder.unet.conv_in.register_forward_hook(lambda _module, given, _result: sizes.append(len(given[0])))
+    together = generate_images(talkative, prompts[:3], FAST)
+    apart = generate_images(talkative, prompts[:3], replace(FAST, pictures_at_once=2))
+    handle.remove()
+    assert sizes == [6, 6, 4, 4, 2, 2]  # two passes of guidance, two steps
+    assert_close(apart, together, "model")
+
+
+@pytest.mark.parametrize("scheduler", get_args(Scheduler))
 def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Prompt], scheduler: str) -> None:
     pictures = generate_images(talkative, prompts[:2], replace(FAST, scheduler=scheduler))  # type: ignore[arg-type]
     assert torch.isfinite(pictures).all()

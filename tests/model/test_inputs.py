@@ -199,8 +199,9 @@ def test_many_pictures_are_no_matter_where_nothing_looks_at_them(config: ModelCo
     [
         ({"max_new_tokens": -1}, "max_new_tokens is -1, it must be at least 0"),
         ({"max_images": -1}, "max_images is -1"),
+        ({"pictures_at_once": 0}, "pictures_at_once is 0, it must be at least 1"),
         ({"steps": 0}, "steps is 0, it must be at least 1"),
-        ({"scheduler": "euler"}, "scheduler is 'euler', it must be one of ddpm, ddim, dpm"),
+        ({"scheduler": "heun"}, "scheduler is 'heun', it must be one of ddpm, ddim, dpm, euler"),
         ({"guidance": math.nan}, "guidance is nan, it must be finite"),
         ({"mode": "images"}, "mode is 'images', it must be one of interleaved, text, image"),
         ({"max_new_tokens": 5, "choosing": Choosing(min_new_tokens=6)}, r"min_new_tokens is 6, it must be at most max_new_tokens \(5\)"),
