@@ -35,7 +35,6 @@ def test_a_full_disk_is_named_before_any_work(
 
 
 @pytest.mark.faults
-@pytest.mark.xfail(raises=AssertionError, reason="flows.local.run looks for a result that the flow could not tell (IndexError, status 70)")
 @pytest.mark.timeout(1800)
 def test_a_run_that_fills_the_disk_goes_on_once_there_is_space(
     disk: SmallDisk, checkout: Callable[..., Path], child_environment: dict[str, str], prefect_api: str, tmp_path: Path
