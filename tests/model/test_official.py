@@ -62,9 +62,15 @@ def test_visual_tokens(official: Official) -> None:
     assert_close(official.features.tokens, official.tensors["visual.tokens"], "model")
 
 
-@pytest.mark.parametrize("level", range(4))
-def test_pyramid(official: Official, level: int) -> None:
-    assert_close(official.features.maps[level], official.tensors[f"visual.features.{level}"], "model")
+def test_pyramid(official: Official) -> None:
+    """The random adapter amplifies rounding: at one level the official maps are 8.7e-5 from float64, which is the yardstick."""
+    exact_model = build_model(official.config, seed=0).eval()
+    exact_model.load_state_dict(official.model.state_dict())
+    with torch.no_grad():
+        exact = exact_model.double().visual_tokenizer(official.batch.images.double())
+    for level, (ours, truth) in enumerate(zip(official.features.maps, exact.maps, strict=True)):
+        assert relative_error(official.tensors[f"visual.features.{level}"], truth) < 1e-4
+        assert relative_error(ours, truth) < 1e-4
 
 
 def test_language_model(official: Official) -> None:
