@@ -48,7 +48,7 @@ def _evaluation(params: Params, task: Task) -> Iterator[str]:
 
 
 def _mixture(params: Params, stage: str) -> Iterator[str]:
-    key = stage if stage == "pretrain" else f"finetune.{stage}"
+    key = params.training_key(stage)
     for kind, weight in params.training(stage).mixture.items():
         if weight > 0 and not params.data.documents.get(kind, 0):
             yield f"{key}.mixture.{kind} is {weight:g} and data.documents.{kind} is 0; raise the second or set {key}.mixture.{kind}=0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,21 @@ def digests(role: str, files: Iterable[Path]) -> dict[str, str]:
     return {f"{role}/{path.name}": file_sha256(path) for path in files}
 
 
-def tensors_of(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, one in memory at a time. Raises WeightsError for a damaged file."""
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read from. Raises WeightsError for a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 -- not a mapping
-                yield key, file.get_tensor(key)
+            yield file
     except SafetensorError as error:
         raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch it again") from None
+
+
+def tensors_of(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, one in memory at a time. Raises WeightsError for a damaged file."""
+    with opened(path) as file:
+        for key in file.keys():  # noqa: SIM118 -- not a mapping
+            yield key, file.get_tensor(key)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.component_files import write_record
-from components.frozen_parts import ADDED, FrozenFile, FrozenFolders, frozen_files
+from components.frozen_parts import ADDED, EMBEDDINGS, FrozenFile, FrozenFolders, frozen_files
 from components.public_components import Progress
 from components.run.filetree import whole_folder
 from components.tracking.weights import file_sha256
@@ -31,7 +31,6 @@ from model.positions import sincos_2d
 from model.presets import preset
 from model.weights import OPTIONAL_KEYS, WeightsError, check_fit, check_new, read_weights, weights_files, write_weights
 
-_EMBEDDINGS = "mm_decoder.embed_tokens.weight"
 _FIXED_POSITIONS = "visual_tokenizer.pos_embed"
 _POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight"
 (_POSITION_IDS,) = OPTIONAL_KEYS
@@ -165,13 +164,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _config(shapes: dict[str, tuple[int, ...]], name: str) -> ModelConfig:
-    if _EMBEDDINGS not in shapes:
-        absent = sorted(_shapes(preset(name, vocab_size=1)).keys() - shapes.keys() - {_EMBEDDINGS})
+    if EMBEDDINGS not in shapes:
+        absent = sorted(_shapes(preset(name, vocab_size=1)).keys() - shapes.keys() - {EMBEDDINGS})
         others = f" and {len(absent)} others, such as {absent[0]}, are" if absent else " is"
-        raise WeightsError(f"{_EMBEDDINGS}{others} in none of the files, so they are not the whole model; download the missing files")
-    shape = shapes[_EMBEDDINGS]
+        raise WeightsError(f"{EMBEDDINGS}{others} in none of the files, so they are not the whole model; download the missing files")
+    shape = shapes[EMBEDDINGS]
     if len(shape) != 2 or shape[0] <= ADDED:
-        raise WeightsError(f"{_EMBEDDINGS} is {shape}, no table of a vocabulary and {ADDED} rows more; download the files again")
+        raise WeightsError(f"{EMBEDDINGS} is {shape}, no table of a vocabulary and {ADDED} rows more; download the files again")
     return preset(name, vocab_size=shape[0] - ADDED)
 
 

@@ -220,6 +220,11 @@ class Params(Frozen):
             raise ValueError("; ".join(found))
         return self
 
+    @staticmethod
+    def training_key(stage: str) -> str:
+        """Where the training values of `pretrain` or of a task stand."""
+        return stage if stage == "pretrain" else f"finetune.{stage}"
+
     def training(self, stage: str) -> TrainParams:
         """Training values of `pretrain` or of a task."""
         return self.pretrain if stage == "pretrain" else getattr(self.finetune, stage)

@@ -177,14 +177,10 @@ def read_documents(model: MMInterleaved, batch: InterleavedBatch, features: Visu
     """Each decoded image's document up to its BoI as a row of its own, with gradients. Attention is that of one document."""
     context = layout.context.where(layout.context_mask, -1).flip(1).tolist()
     ids = batch.text_ids.flatten().tolist()
-    begins = {row * batch.text_ids.shape[1] + column: image for image, (row, column) in enumerate(_places(batch))}
+    begins = {place: image for image, place in enumerate((batch.image_row * batch.text_ids.shape[1] + batch.image_column).tolist())}
     rows = [[place for place in places if place >= 0] for places in context]
     images = [begins[place] for places in rows for place in places[:-1] if place in begins]
     state = DecodingState(model, len(rows))
     chosen = torch.tensor(images, dtype=torch.int64, device=batch.text_ids.device)
     state.append([[ids[place] for place in places] for places in rows], features.chosen(chosen) if images else None)
     return state
-
-
-def _places(batch: InterleavedBatch) -> list[tuple[int, int]]:
-    return list(zip(batch.image_row.tolist(), batch.image_column.tolist(), strict=True))

@@ -105,13 +105,13 @@ class ImageDecoder(nn.Module):
         prediction = self.decoder(noisy, timesteps, condition, self.decoder.references(context.looked_at, context.pairs))
         return (prediction.float() - self._target(latents, targets.noise, timesteps)).square().mean(dim=(1, 2, 3))
 
-    @torch.no_grad()
     def check(self, how: Drawing) -> None:
         """See ImageHead: noise is removed in at most as many steps as it was learned in."""
         most = int(self.schedule.config["num_train_timesteps"])
         if how.steps > most:
             raise ValueError(f"steps is {how.steps}, this model draws in at most {most}")
 
+    @torch.no_grad()
     def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
         """See ImageHead.
 

@@ -59,9 +59,13 @@ def is_held(folder: Path) -> bool:
 
 
 class Lease:
-    """The right to work in `folder`, renewed by a thread until it is released."""
+    """The right to work in `folder`, renewed by a thread until it is released.
 
-    def __init__(self, folder: Path, on_lost: Callable[[], None]) -> None:
+    `on_lost` is called from that thread if another machine, which believes this one dead, took it: a run goes on, its stages hold leases of
+    their own.
+    """
+
+    def __init__(self, folder: Path, on_lost: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
         self._record = folder / LEASE_FILE
         self._on_lost = on_lost

@@ -75,7 +75,7 @@ class Reproduction:
         parent = open_run(client, settings, name, {"mmfs.reproduces": lineage.run_id, "mmfs.model": f"{version.name}/{version.version}"})
         request = Request(lineage.git_sha, lineage.patch_sha256, lineage.params_sha256)
         record = RunRecord(VERSION, name, time.time(), request, mlflow_run_id=parent, kind="reproduce")
-        lease = Lease(files.folder, on_lost=_ignore)
+        lease = Lease(files.folder)
         lease.try_acquire()
         one = cls(fresh, client, record, lease, version.name, int(version.version), lineage, parent, remarks)
         try:
@@ -174,10 +174,6 @@ def _whole(outcome: StageOutcome) -> StageOutcome:
     if outcome.failure is not None:
         raise outcome.failure
     return outcome
-
-
-def _ignore() -> None:
-    """Its folder bears its own name: nobody else computes there."""
 
 
 def _made(folder: Path) -> Path:

@@ -155,7 +155,7 @@ def _take_up(settings: Settings, request: Request) -> Workspace | None:
         record = RunRecord.read(folder / "run.json")
         if record is None or record.kind != "train" or record.state != "open" or record.request != request:
             continue
-        lease = Lease(folder, on_lost=_ignore)
+        lease = Lease(folder)
         if (settings.home.worktrees / record.run_id / ".dvc" / "config.local").exists() and lease.try_acquire():
             return Workspace(settings, record, lease, resumed=True)
     return None
@@ -163,7 +163,7 @@ def _take_up(settings: Settings, request: Request) -> Workspace | None:
 
 def _begin(settings: Settings, request: Request, values: Mapping[str, Any], patch: bytes) -> Workspace:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    lease = Lease(settings.home.run(run_id).folder, on_lost=_ignore)
+    lease = Lease(settings.home.run(run_id).folder)
     lease.try_acquire()
     workspace = Workspace(settings, RunRecord(VERSION, run_id, time.time(), request), lease, resumed=False)
     try:
@@ -189,7 +189,3 @@ def _check_out(workspace: Workspace, patch: bytes) -> None:
     if not (workspace.checkout / ".dvc" / "config").exists():
         raise StageError(FailureClass.BAD_CONFIG, f"the commit of {settings.root} has no .dvc/config", "run `dvc init` and commit")
     (workspace.checkout / ".dvc" / "tmp").mkdir(exist_ok=True)
-
-
-def _ignore() -> None:
-    """A run's lease is only lost to a machine that believes this one dead; its stages hold leases of their own."""

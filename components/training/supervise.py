@@ -87,7 +87,7 @@ def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:
     same names, and a misspelt one is better named before hours of training than after."""
     patterns: dict[str, tuple[str, ...]] = {}
     for name in ("pretrain", *params.tasks) if stage == "pretrain" else (stage,):
-        key, training = name if name == "pretrain" else f"finetune.{name}", params.training(name)
+        key, training = params.training_key(name), params.training(name)
         patterns |= {f"{key}.freeze": training.freeze, f"{key}.groups": tuple(group.match for group in training.groups)}
     return patterns
 

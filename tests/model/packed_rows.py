@@ -64,6 +64,11 @@ def pack(config: ModelConfig, rows: list[list[Document]], columns: int, seed: in
     )
 
 
+def picture(seed: int, config: ModelConfig) -> Tensor:
+    """A picture as the encoder reads it, [3, px, px] in 0..1."""
+    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
+
+
 def largest(tensor: Tensor) -> float:
     """Largest absolute value."""
     return tensor.abs().max().item()

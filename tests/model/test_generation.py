@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from packed_rows import MakeBatch, as_if_trained
-from torch import Tensor
+from packed_rows import MakeBatch, as_if_trained, picture
 
 from kernels.testing import assert_close, relative_error
 from model.build import build_model
@@ -30,10 +29,6 @@ from model.scoring import score_options
 from model.sequence import Pairs, plan
 
 FAST = GenerationOptions(max_new_tokens=6, max_images=2, steps=2, choosing=Choosing(temperature=1.0))
-
-
-def picture(seed: int, config: ModelConfig) -> Tensor:
-    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,8 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
         pairs = Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
         context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs, lambda: DecodingState(network, 1))
-        expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
+    expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
+    assert not expected.requires_grad, "no graph is kept over the steps"
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
     state = DecodingState(network, 1)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import torch
+from packed_rows import picture
 from torch import Tensor, nn
 
 from kernels.testing import assert_close
@@ -26,10 +26,6 @@ WAYS = {
     "beams": replace(DRAWN, choosing=Choosing(beams=3)),
     "picture": replace(DRAWN, mode="image"),
 }
-
-
-def picture(seed: int, config: ModelConfig) -> Tensor:
-    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
 
 
 @contextmanager
