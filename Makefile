@@ -28,7 +28,7 @@ demo: setup ## train, evaluate, register and promote a model on this machine, th
 
 .PHONY: test
 test: setup ## run the tests (TESTS=tests/model for a part)
-	@$(RUN) -m pytest $(TESTS)
+	@$(RUN) -m pytest -n 2 --no-loadscope-reorder $(TESTS)
 
 .PHONY: test-faults
 test-faults: setup ## run the kill tests that are too long for `make test` (MMFS_FAULT_SEED=1 draws other points)

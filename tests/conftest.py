@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from loopback import alone, can_make_namespaces, loud, watched
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from components.services import health
 from components.settings import quiet_environment
@@ -25,8 +27,28 @@ SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
 FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
 FILES_OF_DATA = ("data/input.dvc", "data/.gitignore")
 Checkout = Callable[..., Path]
+READERS_OF_THE_LINE = ("browser", "integration")
 DUE_IN_S = 20
 PATIENCE_S = 900
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """A folder's tests go to one process, for they share costly fixtures; those that read the trained line are one folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.split("/")[1]
+        return "line" if folder in READERS_OF_THE_LINE else folder
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
+    """How `make test` divides the tests between its processes."""
+    return FolderScheduling(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes beside each other share the cores, set before anything imports torch."""
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(processes))))
 
 
 @pytest.fixture(scope="session")
