@@ -134,7 +134,10 @@ class SamplerConfig(Section):
 
 @dataclass(frozen=True)
 class LanguageConfig(Section):
-    """Llama-like decoder with gated MMFS in every `cross_frequency`-th layer. `head_width` is width / heads where absent."""
+    """Llama-like decoder with gated MMFS in every `cross_frequency`-th layer. `head_width` is width / heads where absent.
+
+    `start` mimetic: attention starts by looking at what is alike and passing it on, and the text head as the embeddings.
+    """
 
     width: int
     layers: int
@@ -150,6 +153,7 @@ class LanguageConfig(Section):
     max_positions: int = 2048
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
     head_width: int | None = None
+    start: Literal["random", "mimetic"] = "random"
 
 
 @dataclass(frozen=True)

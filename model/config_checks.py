@@ -80,6 +80,8 @@ def _pictures(config: ModelConfig) -> Iterator[str]:
     if vision.image_px % vision.patch_px or vision.grid % 2:
         yield f"vision.image_px ({vision.image_px}) must be an even multiple of patch_px ({vision.patch_px})"
     yield from _divided("vision.layers", vision.layers, "vision.interactions", vision.interactions)
+    if config.language.start == "mimetic" and config.language.kv_heads != config.language.heads:
+        yield "language: start mimetic needs as many kv_heads as heads, since queries start as keys"
     if config.visual_resampler.queries_start == "grid" and config.visual_resampler.queries != vision.grid**2:
         yield f"visual_resampler: queries_start grid needs a query per patch ({vision.grid**2})"
     smallest = decoder.autoencoder.factor * 2 ** (len(decoder.unet["block_out_channels"]) - 1)

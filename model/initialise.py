@@ -21,6 +21,9 @@ from model.positions import sincos_2d
 from model.resampler import Layer, PerceiverResampler
 from model.vision_encoder import VisionModel
 
+_HEAD_STD = 0.05
+"""Of a text head that starts as the embeddings."""
+
 
 @torch.no_grad()
 def initialise(model: MMInterleaved) -> None:
@@ -30,6 +33,8 @@ def initialise(model: MMInterleaved) -> None:
         if isinstance(module, LlamaMMFS):
             _normal_linears(module, config.init_std)
             nn.init.normal_(module.embed_tokens.weight, std=config.embedding_std)
+            if config.language.start == "mimetic":
+                _look_alike(module)
         elif isinstance(module, VisionModel):
             _normal_linears(module.encoder, config.init_std)
             embeddings = cast(Any, module.embeddings)
@@ -57,12 +62,23 @@ def initialise(model: MMInterleaved) -> None:
 
 def _heads(model: MMInterleaved, config: ModelConfig) -> None:
     head, new = model.text_decoder.head, model.text_decoder.head_new
-    nn.init.normal_(head.weight, std=0.02)
+    if config.language.start == "mimetic":
+        head.weight.copy_(model.mm_decoder.embed_tokens.weight * (_HEAD_STD / config.embedding_std))
+    else:
+        nn.init.normal_(head.weight, std=0.02)
     nn.init.zeros_(head.weight[config.vocab_size :])
     nn.init.zeros_(head.bias)
     nn.init.constant_(head.bias[config.vocab_size :], config.frozen_head_bias)
     nn.init.zeros_(new.weight)
     nn.init.constant_(new.bias, config.new_head_bias)
+
+
+def _look_alike(language: LlamaMMFS) -> None:
+    """Queries start near their keys and outputs near the transposed values, as trained attention has them (arXiv 2305.09828)."""
+    for layer in language.layers:
+        attention = cast(Any, layer).self_attn
+        attention.q_proj.weight.lerp_(attention.k_proj.weight, 0.7)
+        attention.o_proj.weight.lerp_(attention.v_proj.weight.T, 0.8)
 
 
 def _quieten(unet: nn.Module) -> None:

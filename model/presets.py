@@ -91,6 +91,7 @@ def _scratch(
         gate_init=1.5,
         rms_eps=1e-5,
         max_positions=max_positions,
+        start="mimetic",
     )
     channels = 3 * factor**2
     levels = len(blocks)

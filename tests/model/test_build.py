@@ -81,6 +81,24 @@ def test_a_quiet_start_silences_attention_and_coarse_levels_only(config: ModelCo
     assert not any(quiet[name].any() for name in differ if ".proj_out." in name)
 
 
+def test_a_mimetic_start_looks_at_what_is_alike_and_says_it(config: ModelConfig) -> None:
+    mimetic = build_model(config, seed=0)
+    random = build_model(replace(config, language=replace(config.language, start="random")), seed=0).state_dict()
+    differ = {name for name, tensor in mimetic.state_dict().items() if not torch.equal(tensor, random[name])}
+    assert {name.rpartition("self_attn.")[2] for name in differ} == {"q_proj.weight", "o_proj.weight", "text_decoder.head.weight"}
+    attention = mimetic.mm_decoder.layers[0].self_attn
+    for like, other in ((attention.q_proj.weight, attention.k_proj.weight), (attention.o_proj.weight, attention.v_proj.weight.T)):
+        assert torch.cosine_similarity(like.flatten(), other.flatten(), dim=0) > 0.9
+    embeddings, head = mimetic.mm_decoder.embed_tokens.weight, mimetic.text_decoder.head.weight
+    assert torch.cosine_similarity(embeddings[: config.vocab_size], head[: config.vocab_size]).min() > 0.999
+    assert not head[config.vocab_size :].any()
+
+
+def test_a_mimetic_start_needs_a_key_for_each_query(config: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="as many kv_heads as heads"):
+        build_model(replace(config, language=replace(config.language, kv_heads=2)), seed=0)
+
+
 def test_shards_under_an_index_are_the_same_model(network: MMInterleaved, tmp_path: Path) -> None:
     save_model(network, tmp_path)
     (tmp_path / WEIGHTS_FILE).unlink()
