@@ -32,6 +32,7 @@ STAGES = ("prepare", "pretrain", "finetune@vqa", "evaluate@vqa")
 COMMAND = (sys.executable, "-m", "flows.cli", "run", "--preset", "smoke", "--tasks", "vqa", "--json")
 ZYGOTE = "components.launch.zygote"
 LATEST_S = 1.0
+BRIEF_S = 0.2  # registering and promoting are over soon, and the run with them
 PATIENCE_S = 300.0
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -60,9 +61,9 @@ class Point:
             "rank": (stage, ZYGOTE, False),
             "restore": ("version", "components.run.restore", True),
             "archive": ("archive", "components.run.archive", True),
-            "register": ("register vqa", "", True),
+            "register": (moments.choice(("register vqa", "promote vqa")), "", True),
         }[kind]
-        return cls(step, module, flow, moments.uniform(0, LATEST_S))
+        return cls(step, module, flow, moments.uniform(0, LATEST_S if module else BRIEF_S))
 
 
 @dataclass(frozen=True)
