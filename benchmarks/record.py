@@ -37,7 +37,8 @@ class Goal:
 class Row:
     """One number. `check` names the correctness check that passed before it was taken; a row cannot be made without one.
 
-    `value` is the median of the repetitions; `peer` is another program's number for the same case and `ratio` is value / peer.
+    `value` is the median of the repetitions; `peer` is another program's number for the same case and `ratio` is value / peer, or peer /
+    value where the goal asks for a ratio.
     """
 
     case: str
