@@ -71,11 +71,11 @@ def _check(value: Tensor, level_shapes: Sequence[tuple[int, int]], location: Ten
         raise ValueError(
             f"location: got {tuple(location.shape)}, expected {(queries, heads, points, 2)} or {(queries, heads, levels, points, 2)}"
         )
-    if image.dim() != 1 or len(image) != queries or image.dtype not in (torch.int32, torch.int64):
+    if image.dim() != 1 or image.shape[0] != queries or image.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"image: expected {queries} integers, got {tuple(image.shape)} of {image.dtype}")
     if value.shape[0] == 0 and queries > 0:
         raise ValueError(f"value: no images, but {queries} queries look at one")
-    if image.device.type == "cpu" and len(image) and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and image.device.type == "cpu" and queries > 0:
         low, high = (int(each) for each in image.aminmax())
-        if low < 0 or high >= len(value):
-            raise ValueError(f"image: {low}..{high}, but there are {len(value)} images")
+        if low < 0 or high >= value.shape[0]:
+            raise ValueError(f"image: {low}..{high}, but there are {value.shape[0]} images")

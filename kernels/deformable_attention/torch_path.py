@@ -24,7 +24,7 @@ def deformable_attention(value: Tensor, level_shapes: Shapes, location: Tensor, 
     """Same arguments and result as the public function, with location [Q, H, L, P, 2]."""
     images, cells, heads, channels = value.shape
     table = value.reshape(images * cells * heads, channels)
-    whole = index_type(len(table), 4 * weight.numel())
+    whole = index_type(table.shape[0], 4 * weight.numel())
     head = torch.arange(heads, device=value.device, dtype=whole)
     first_row = image.to(whole)[:, None] * (cells * heads) + head
     wide = torch.promote_types(torch.promote_types(location.dtype, weight.dtype), torch.float32)
