@@ -31,7 +31,7 @@ test: setup ## run the tests (TESTS=tests/model for a part)
 	@$(RUN) -m pytest $(TESTS)
 
 .PHONY: test-faults
-test-faults: setup ## run the kill tests with their full counts
+test-faults: setup ## run the kill tests that are too long for `make test` (MMFS_FAULT_SEED=1 draws other points)
 	@$(RUN) -m pytest -m faults tests/faults
 
 .PHONY: lint

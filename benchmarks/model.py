@@ -246,7 +246,7 @@ def _without(model: MMInterleaved, prompt: Prompt, tokens: int) -> tuple[int, ..
         else:
             ids += item
     features = model.visual_tokenizer(torch.stack(pictures))
-    begun = len(ids)
+    begun, count = len(ids), len(columns)
     step = reference_step(None).batch
     for _ in range(tokens):
         row = torch.tensor([ids])
@@ -257,9 +257,14 @@ def _without(model: MMInterleaved, prompt: Prompt, tokens: int) -> tuple[int, ..
             attention_mask=one.bool(),
             document_ids=one,
             targets_mask=torch.zeros_like(one, dtype=torch.bool),
-            image_row=torch.zeros(len(columns), dtype=torch.int64),
+            images=torch.stack(pictures),
+            target_images=step.target_images[:count],
+            image_row=torch.zeros(count, dtype=torch.int64),
             image_column=torch.tensor(columns),
-            image_loss_mask=torch.zeros(len(columns), dtype=torch.bool),
+            image_loss_mask=torch.zeros(count, dtype=torch.bool),
+            drop_condition=step.drop_condition[:count],
+            timesteps_u=step.timesteps_u[:count],
+            noise=step.noise[:count],
         )
         hidden = model.hidden_states(row, features, plan(batch, config))
         logits = model.text_decoder(hidden[0, -1])

@@ -38,7 +38,7 @@ class Line:
 
     @property
     def overhead(self) -> float:
-        """Share of the wall time in which no stage's process lived, start-up included."""
+        """Share of the wall time in which no stage's process lived."""
         return float(self.result["orchestration_seconds"] / self.result["seconds"])
 
 
@@ -52,8 +52,8 @@ def main() -> None:
     rows = [
         median_row("cold", "wall", [line.cost.seconds for line in cold], "s", ran, Goal(360)),
         median_row("cold", "peak memory", [line.cost.peak_gib for line in cold], "GiB", ran, Goal(6)),
-        median_row("cold", "start-up", [line.result["start_up_seconds"] for line in cold], "s", ran),
-        median_row("cold", "stage processes", [line.result["body_seconds"] for line in cold], "s", ran),
+        median_row("cold", "before the first stage", [line.result["opening_seconds"] for line in cold], "s", ran),
+        median_row("cold", "stage processes", [line.result["process_seconds"] for line in cold], "s", ran),
         median_row("cold", "orchestration", [line.result["orchestration_seconds"] for line in cold], "s", ran),
         median_row("cold", "orchestration share", [line.overhead for line in cold], "", ran, Goal(0.15)),
         median_row("unchanged", "wall", [line.cost.seconds for line in warm], "s", cached, Goal(30)),

@@ -43,7 +43,8 @@ def check_trainable(params: Params, config: ModelConfig) -> None:
     """Raises ConfigError where a stage would learn pictures in the latents of an autoencoder that nobody has trained."""
     if config.image_decoder.autoencoder.kind == "pixel":
         return
-    for stage, key in (("pretrain", "pretrain"), *((task, f"finetune.{task}") for task in params.tasks)):
+    for stage in ("pretrain", *params.tasks):
+        key = params.training_key(stage)
         own = params.training(stage).image_loss_weight
         if own or (own is None and params.model.image_loss_weight):
             raise ConfigError(

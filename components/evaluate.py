@@ -9,31 +9,33 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.data.documents import LoadedDocument
 from components.data.index import Index
 from components.data.reader import evaluation_documents
 from components.data.sources.digits import load_scans, split_scans
-from components.evaluation.answer_log import PICTURES, read_answers, write_samples
+from components.evaluation.answer_log import PICTURES, SAMPLES_FILE, read_answers, write_samples
 from components.evaluation.estimates import METRICS_FILE, Estimate, write_metrics
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, sheet, write_illustrations
-from components.evaluation.job import MANIFEST_FILE, Job
-from components.evaluation.judge import Judge, train_judge
-from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Stories, plan
+from components.evaluation.job import Job
+from components.evaluation.manifest import MANIFEST_FILE, Manifest, Stories, plan
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, Scored, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
 from components.launch.local import launch_ranks
 from components.launch.warm import start_warm
+from components.metrics import kinds_of
 from components.params import TASKS, Params, Task
 from components.results import EvaluateResult
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
-from components.tracking.weights import WeightsRecord, fetch_weights
+from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, fetch_weights
 
-SAMPLES_FILE = "samples.jsonl"
-WEIGHTS_FILE = "weights.json"
+if TYPE_CHECKING:
+    from components.evaluation.judge import Judge
+
 SHEETS = "pictures"
 _POLL_S = 0.1
 
@@ -136,12 +138,12 @@ def write_results(out: Path, evidence: Evidence, scored: Scored) -> None:
 def _documents(params: Params, paths: Paths, task: Task) -> Mapping[str, LoadedDocument]:
     loaded = [
         one
-        for kind in KINDS_OF_TASK[task]
+        for kind in kinds_of(task)
         for one in evaluation_documents(paths.index, paths.shards, kind, params.evaluate.documents.get(kind, 0))
     ]
     if not loaded:
         fix = "raise evaluate.documents and data.evaluation_documents, or take the task out of `tasks`"
-        raise StageError(FailureClass.BAD_DATA, f"there are no held-out documents of kind {' or '.join(KINDS_OF_TASK[task])}", fix)
+        raise StageError(FailureClass.BAD_DATA, f"there are no held-out documents of kind {' or '.join(kinds_of(task))}", fix)
     return {one.document.id: one for one in loaded}
 
 
@@ -152,6 +154,8 @@ def _models(paths: Paths, context: StageContext, task: Task) -> dict[str, str]:
 
 
 def _judge(params: Params, paths: Paths) -> Judge:
+    from components.evaluation.judge import train_judge  # scikit-learn, for the one task that asks it
+
     scans, labels = load_scans(paths.input / "digits")
     training = split_scans(labels, params.data.held_out_fraction, params.seed)["train"]
     return train_judge(scans, labels, training, params.data.image_px, params.seed)

@@ -10,8 +10,8 @@ from components.params import TASKS, Params, Task
 from components.results import TrainResult
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
-from components.tracking.weights import WeightsRecord, fetch_weights
-from components.training.supervise import WEIGHTS_FILE, train
+from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, fetch_weights
+from components.training.supervise import train
 
 
 def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> TrainResult:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from components.public_components import language_name, safetensors_files, vae_name, vision_name
+from components.component_files import opened, safetensors_files
+from components.public_components import language_name, vae_name, vision_name
 from components.vae_names import current_shape
-from model.weights import WeightsError
 
 _HEAD, _HEAD_BIAS = "text_decoder.head.weight", "text_decoder.head.bias"
-_EMBEDDINGS = "mm_decoder.embed_tokens.weight"
+EMBEDDINGS = "mm_decoder.embed_tokens.weight"
 """Frozen too, but the rows of the added tokens are in the checkpoint alone."""
 ADDED = 2
 """Rows behind the vocabulary, of BoI and the placeholder."""
@@ -33,8 +32,9 @@ class FrozenFolders:
 
 @dataclass(frozen=True)
 class FrozenFile:
-    """One file of a public folder: by the model's names, what the file calls its tensors and their shapes in the model."""
+    """One file of a public folder: its name by its role, and by the model's names what it calls its tensors and their shapes there."""
 
+    label: str
     path: Path
     keys: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
@@ -42,7 +42,7 @@ class FrozenFile:
     def tensors(self, wanted: Collection[str], new_bias: float) -> dict[str, Tensor]:
         """The wanted ones. The frozen head has two further rows, zero, whose bias is `new_bias`."""
         found: dict[str, Tensor] = {}
-        with safe_open(self.path, framework="pt") as file:
+        with opened(self.path) as file:
             for name, key in self.keys.items():
                 if name not in wanted:
                     continue
@@ -57,29 +57,26 @@ class FrozenFile:
 
 def frozen_files(folders: FrozenFolders) -> list[FrozenFile]:
     """The files that hold frozen parts. Raises WeightsError for a folder without safetensors and for a broken file."""
-    named: list[tuple[Path | None, Callable[[str], str | None]]] = [
-        (folders.vision, vision_name),
-        (folders.language, language_name),
-        (folders.diffusion and folders.diffusion / "vae", vae_name),
+    named: list[tuple[str, Path | None, Callable[[str], str | None]]] = [
+        ("vision", folders.vision, vision_name),
+        ("language", folders.language, language_name),
+        ("diffusion/vae", folders.diffusion and folders.diffusion / "vae", vae_name),
     ]
-    return [_file(path, name) for folder, name in named if folder for path in safetensors_files(folder)]
+    return [_file(role, path, name) for role, folder, name in named if folder for path in safetensors_files(folder)]
 
 
-def _file(path: Path, name_of: Callable[[str], str | None]) -> FrozenFile:
+def _file(role: str, path: Path, name_of: Callable[[str], str | None]) -> FrozenFile:
     keys: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 -- not a mapping
-                name = name_of(key)
-                if name is None or name == _EMBEDDINGS:
-                    continue
-                shape = tuple(current_shape(name, torch.empty(file.get_slice(key).get_shape(), device="meta")).shape)
-                keys[name] = key
-                shapes[name] = (shape[0] + ADDED, *shape[1:]) if name == _HEAD else shape
-                if name == _HEAD:
-                    keys[_HEAD_BIAS] = key
-                    shapes[_HEAD_BIAS] = shapes[name][:1]
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch it again") from None
-    return FrozenFile(path, keys, shapes)
+    with opened(path) as file:
+        for key in file.keys():  # noqa: SIM118 -- not a mapping
+            name = name_of(key)
+            if name is None or name == EMBEDDINGS:
+                continue
+            shape = tuple(current_shape(name, torch.empty(file.get_slice(key).get_shape(), device="meta")).shape)
+            keys[name] = key
+            shapes[name] = (shape[0] + ADDED, *shape[1:]) if name == _HEAD else shape
+            if name == _HEAD:
+                keys[_HEAD_BIAS] = key
+                shapes[_HEAD_BIAS] = shapes[name][:1]
+    return FrozenFile(f"{role}/{path.name}", path, keys, shapes)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
 
+from components.combinations import contradictions
+
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
 Kind = Literal["caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose"]
@@ -155,7 +157,7 @@ class SamplingParams(Frozen):
     steps: int = Field(20, ge=1, description="denoising steps")
     guidance: float = Field(2.0, ge=0, description="classifier-free guidance scale; 1 is none")
     image_guidance: float = Field(1.0, ge=0, description="guidance towards the images looked at; 1 is none and costs no third pass")
-    scheduler: Literal["ddpm", "ddim", "dpm"] = Field("ddim", description="how noise is removed")
+    scheduler: Literal["ddpm", "ddim", "dpm", "euler"] = Field("ddim", description="how noise is removed")
     max_new_tokens: int = Field(48, ge=1, description="text tokens after which a text stops")
     max_pictures: int = Field(8, ge=1, description="pictures at most in a document that the model continues by itself")
 
@@ -212,6 +214,17 @@ class Params(Frozen):
             raise ValueError("tasks names one task twice")
         return self
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if found := list(contradictions(self)):
+            raise ValueError("; ".join(found))
+        return self
+
+    @staticmethod
+    def training_key(stage: str) -> str:
+        """Where the training values of `pretrain` or of a task stand."""
+        return stage if stage == "pretrain" else f"finetune.{stage}"
+
     def training(self, stage: str) -> TrainParams:
         """Training values of `pretrain` or of a task."""
         return self.pretrain if stage == "pretrain" else getattr(self.finetune, stage)
@@ -267,13 +280,13 @@ def _explain(error: ValidationError, source: str) -> str:
     lines = []
     for problem in error.errors():
         location = tuple(part for part in problem["loc"] if part != "[key]")
-        key = ".".join(str(part) for part in location) or "(root)"
+        key = ".".join(str(part) for part in location)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key{_suggestion(location)}"
         elif problem["type"] == "missing":
             message = "this key is required"
-        lines.append(f"{source}: {key}: {message}")
+        lines.append(": ".join(filter(None, (source, key, message))))
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from components.params import GateRule
 from components.register import Candidate
 from components.registry.gate import Evaluated, GateDecision, decide
 from components.registry.ledger import Entry, Ledger, Proposal, Standing, standing
-from components.registry.package import DIGEST_TAG, RUN_TAG, RegistryError, fetch_evaluated, find_version
+from components.registry.package import DIGEST_TAG, RUN_TAG, RegistryError, UnknownModel, fetch_evaluated, find_version, versions
 from components.registry.store import open_store
 from components.settings import Settings
 from components.tracking.mlflow_run import connect
@@ -96,6 +96,8 @@ class Promotions:
         """Put the previous champion back in charge. Raises RegistryError when there is none."""
 
         def propose(now: Standing) -> Proposal:
+            if now.champion is None and not versions(self.client, model):
+                raise UnknownModel(f"no model {model} is registered")
             if now.champion is None or now.previous is None:
                 raise RegistryError(f"{model} has no earlier champion to go back to")
             found = find_version(self.client, model, now.champion)

@@ -1,36 +1,37 @@
-"""A model to begin training with, put together from public folders: an encoder, a language model, a diffusion pipeline.
+"""A model put together from public folders: an encoder, a language model, a diffusion pipeline.
 
 Frozen parts come from the folders, the rest begins as released. The folders are read as they are on disk; nothing is asked of a hub.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, CLIPTextModel, CLIPTokenizerFast
 
+from components.component_files import component_files, digests, read_json, safetensors_files, tensors_of, write_record
 from components.run.filetree import whole_folder
-from components.tracking.weights import file_sha256
 from components.vae_names import current_name, current_shape
-from model.build import build_model, save_model
+from model.build import build_model, build_on_meta, save_model
 from model.config import ConfigError, ModelConfig, VisionConfig
 from model.language_families import FAMILIES
 from model.mm_interleaved import MMInterleaved
 from model.presets import published, published_resampler
 from model.weights import WeightsError, check_new
 
-RECORD_FILE = "components.json"
-VERSION = 1
-Progress = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Is told what was done, and how many steps of how many that were."""
 _OURS = ("adapter_", "llama_cross_attn", "position_ids")
-_FORMAT = "keep it as safetensors, as the library's save_pretrained writes it"
 
 
 @dataclass(frozen=True)
@@ -51,39 +52,45 @@ def assemble(
     """
     check_new(target)
     config = configuration(folders, visual_tokens=visual_tokens, condition_heads=condition_heads)
+    build_on_meta(config)  # what cannot be built is told before anything large is read
+    unconditional, used = _unconditional(folders.diffusion, config.image_decoder.resampler.width)
+    used |= digests("diffusion/scheduler", [folders.diffusion / "scheduler" / "scheduler_config.json"])
     model = build_model(config, seed)
-    used: dict[str, str] = {}
     with torch.no_grad():
-        for root, folder, names in (
-            ("visual_tokenizer.encoder.", folders.vision, vision_name),
-            ("mm_decoder.", folders.language, language_name),
-            ("image_decoder.decoder.unet.", folders.diffusion / "unet", "image_decoder.decoder.unet.{}".format),
-            ("image_decoder.decoder.vae.", folders.diffusion / "vae", vae_name),
-        ):
-            used |= _take(model, folder, root, names)
-            progress(f"{folder.name} read")
-        model.get_parameter("image_decoder.neg_prompt_embeds").copy_(_unconditional(folders.diffusion))
+        parts = (
+            ("vision", folders.vision, "visual_tokenizer.encoder.", vision_name),
+            ("language", folders.language, "mm_decoder.", language_name),
+            ("diffusion/unet", folders.diffusion / "unet", "image_decoder.decoder.unet.", "image_decoder.decoder.unet.{}".format),
+            ("diffusion/vae", folders.diffusion / "vae", "image_decoder.decoder.vae.", vae_name),
+        )
+        for number, (role, folder, root, names) in enumerate(parts, 1):
+            used |= digests(role, component_files(folder))
+            _take(model, folder, root, names)
+            progress(f"{role} read", number, len(parts) + 1)
+        model.get_parameter("image_decoder.neg_prompt_embeds").copy_(unconditional)
     with whole_folder(target) as fresh:
         save_model(model, fresh)
         write_record(fresh, seed, used)
+    progress(f"{target.name} written", len(parts) + 1, len(parts) + 1)
     return config
-
-
-def write_record(folder: Path, seed: int | None, files: Mapping[str, str]) -> None:
-    """Write components.json: the sha256 of every file that was read, and the seed of what began from nothing, if something did."""
-    record = {"version": VERSION, "seed": seed, "files": files}
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads: int) -> ModelConfig:
     """The release's architecture around these components. Raises ConfigError, WeightsError for a configuration that is not there."""
-    vision = _vision(_json(folders.vision / "config.json"))
+    vision = _vision(read_json(folders.vision / "config.json"))
     language, tokens, vocabulary = _language(folders.language)
-    unet = _plain(_json(folders.diffusion / "unet" / "config.json"))
+    unet = _plain(folders.diffusion / "unet", UNet2DConditionModel)
     side = unet.get("sample_size")
-    if not isinstance(side, int) or not isinstance(unet.get("cross_attention_dim"), int):
-        raise ConfigError(f"{folders.diffusion / 'unet'}: sample_size and cross_attention_dim must be numbers; use a text-to-image UNet")
-    vae = _plain(_json(folders.diffusion / "vae" / "config.json"))
+    if not all(isinstance(unet.get(key), int) for key in ("sample_size", "cross_attention_dim", "in_channels")):
+        raise ConfigError(
+            f"{folders.diffusion / 'unet'}: sample_size, cross_attention_dim and in_channels must be numbers; use a text-to-image UNet"
+        )
+    vae = _plain(folders.diffusion / "vae", AutoencoderKL)
+    if unet["in_channels"] != vae.get("latent_channels", 4):
+        raise ConfigError(
+            f"{folders.diffusion / 'unet'} reads {unet['in_channels']} channels, its autoencoder gives {vae.get('latent_channels', 4)}; "
+            "UNets for inpainting, depth and editing are not supported, use a text-to-image one"
+        )
     factor = 2 ** (len(vae.get("block_out_channels", ())) - 1)
     if factor != 8:
         raise ConfigError(f"{folders.diffusion / 'vae'} shrinks pictures {factor} times; the release's wiring is for 8")
@@ -96,7 +103,7 @@ def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads
         vae=vae,
         output_px=side * factor,
         condition_heads=condition_heads,
-        scheduler=_plain(_json(folders.diffusion / "scheduler" / "scheduler_config.json")),
+        scheduler=_schedule(folders.diffusion / "scheduler"),
         **tokens,
     )
 
@@ -127,10 +134,10 @@ def _vision(values: Mapping[str, Any]) -> VisionConfig:
 
 def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
     """Fields of LanguageConfig, the special tokens, and the entries of the vocabulary."""
-    _json(folder / "config.json")
+    kind = read_json(folder / "config.json").get("model_type", "nameless")
+    if kind not in FAMILIES:
+        raise ConfigError(f"{folder} holds a {kind} model; the language model must be one of {', '.join(FAMILIES)}")
     values = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if values.model_type not in FAMILIES:
-        raise ConfigError(f"{folder} holds a {values.model_type} model; the language model must be one of {', '.join(FAMILIES)}")
     rope = values.rope_parameters
     if rope.get("rope_type", "default") != "default":
         raise ConfigError(f"{folder} scales its rotary positions ({rope['rope_type']}), which is not supported; use a model that does not")
@@ -158,6 +165,17 @@ def _language(folder: Path) -> tuple[dict[str, Any], dict[str, int], int]:
     return fields, tokens, values.vocab_size
 
 
+def _schedule(folder: Path) -> dict[str, Any]:
+    """The betas that the UNet was trained with, whichever sampler the pipeline was saved with."""
+    values = read_json(folder / "scheduler_config.json")
+    if "beta_schedule" not in values:
+        name = values.get("_class_name", "schedule")
+        raise ConfigError(f"{folder} holds a {name} without beta_schedule; use a Stable Diffusion pipeline")
+    known = inspect.signature(DDPMScheduler).parameters
+    # Latents reach beyond -1..1: as in diffusers' own pipeline they are never clipped, which DDPM does where a folder says nothing.
+    return {key: value for key, value in values.items() if key in known} | {"clip_sample": False}
+
+
 def vae_name(key: str) -> str:
     """A tensor of the autoencoder, whose attention has older names in most public folders."""
     return current_name(f"image_decoder.decoder.vae.{key}")
@@ -177,17 +195,15 @@ def language_name(key: str) -> str | None:
     return f"mm_decoder.{key.removeprefix('model.')}" if key.startswith("model.") and "rotary" not in key else None
 
 
-def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], str | None]) -> dict[str, str]:
-    """Copy a component's tensors into the model, where they must fill all below `root` but what is ours; the files used, by their digests.
+def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], str | None]) -> None:
+    """Copy a component's tensors into the model, where they must fill all below `root` but what is ours.
 
     Tables of tokens have two rows more in the model.
     """
     own = model.state_dict()
     taken: set[str] = set()
-    used = {}
     for path in safetensors_files(folder):
-        used[f"{folder.name}/{path.name}"] = file_sha256(path)
-        for key, tensor in _tensors(path):
+        for key, tensor in tensors_of(path):
             name = names(key)
             if name is None:
                 continue
@@ -205,49 +221,35 @@ def _take(model: MMInterleaved, folder: Path, root: str, names: Callable[[str], 
     missing = {name for name in own if name.startswith(root) and not any(part in name for part in _OURS)} - taken
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} tensors, such as {min(missing)}; fetch it again")
-    return used
 
 
-def safetensors_files(folder: Path) -> list[Path]:
-    """The files of a component. Raises WeightsError where there is none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{folder} holds no *.safetensors; {_FORMAT}")
-    return files
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _unconditional(diffusion: Path, width: int) -> tuple[Tensor, dict[str, str]]:
+    """What the pipeline's own text encoder makes of an empty text, [1, 77, width], and the files used, by their digests."""
+    words, encoder_folder = diffusion / "tokenizer", diffusion / "text_encoder"
+    for folder in (words, encoder_folder):
+        if not folder.is_dir():
+            raise WeightsError(f"{diffusion} has no {folder.name}, which the unconditional embedding comes from; fetch the whole pipeline")
+    if not (words / "tokenizer.json").is_file() and not all((words / name).is_file() for name in ("vocab.json", "merges.txt")):
+        raise WeightsError(f"{words} holds neither tokenizer.json nor vocab.json and merges.txt; fetch the whole pipeline")
+    files = digests("diffusion/text_encoder", component_files(encoder_folder))
+    files |= digests("diffusion/tokenizer", (path for path in words.iterdir() if path.is_file()))
     try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 -- not a mapping
-                yield key, file.get_tensor(key)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is no valid safetensors file ({error}); fetch it again") from None
-
-
-def _unconditional(diffusion: Path) -> Tensor:
-    """What the pipeline's own text encoder makes of an empty text, [1, 77, width]."""
-    for part in ("tokenizer", "text_encoder"):
-        if not (diffusion / part).is_dir():
-            raise WeightsError(f"{diffusion} has no {part}, which the unconditional embedding comes from; fetch the whole pipeline")
-    tokenizer = CLIPTokenizerFast.from_pretrained(diffusion / "tokenizer", local_files_only=True)
-    encoder = CLIPTextModel.from_pretrained(diffusion / "text_encoder", local_files_only=True, use_safetensors=True)
+        tokenizer = CLIPTokenizerFast.from_pretrained(words, local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(encoder_folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{diffusion}: its tokenizer or text_encoder cannot be read ({error}); fetch the whole pipeline") from None
     ids = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids
-    return encoder.eval()(ids).last_hidden_state
+    embedding = encoder.eval()(ids).last_hidden_state
+    if embedding.shape[-1] != width:
+        raise ConfigError(f"{encoder_folder} is {embedding.shape[-1]} wide and its UNet reads {width}; use the two of one pipeline")
+    return embedding, files
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; name the component's own folder") from None
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path}: expected a mapping")
+def _plain(folder: Path, kind: type) -> dict[str, Any]:
+    """A component's configuration, without what the library notes about itself."""
+    values = {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
+    if unknown := sorted(values.keys() - inspect.signature(kind).parameters.keys()):
+        raise ConfigError(
+            f"{folder / 'config.json'}: {', '.join(unknown)} mean nothing to {kind.__name__}; remove them or use its own folder"
+        )
     return values
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the library notes about itself."""
-    return {key: value for key, value in values.items() if not key.startswith("_")}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.evaluation.estimates import METRICS_FILE, Estimate, Metric, read_metrics
 from components.evaluation.html import environment, line_chart, png_uri
 from components.evaluation.illustration import ILLUSTRATIONS_FILE, Illustration, read_illustrations
+from components.metrics import METRICS
 from components.params import TASKS
 from components.run.events import read_events
 from components.run.paths import Paths, RunFiles
@@ -21,22 +22,7 @@ from components.run.paths import Paths, RunFiles
 StageState = Literal["Completed", "Cached", "Failed", "Cancelled", "Running", "Pending"]
 LOSSES_FILE = "losses.csv"
 
-METRIC_TITLES = {
-    "question_accuracy": "Digit questions",
-    "two_picture_accuracy": "Questions over two pictures",
-    "cider": "Captions (CIDEr)",
-    "box_accuracy": "Boxes, IoU ≥ 0.5",
-    "parse_rate": "Boxes that parse",
-    "miou": "Segmentation → picture, mIoU",
-    "digit_miou": "The same without the ground",
-    "picture_accuracy": "Generated pictures recognised",
-    "digit_accuracy": "Generated digits recognised",
-    "zero_shot_picture_accuracy": "Pictures before fine-tuning",
-    "zero_shot_digit_accuracy": "Digits before fine-tuning",
-    "placement_accuracy": "Pictures put where they belong",
-    "stop_accuracy": "Stopped where the story ends",
-    "text_picture_agreement": "Own text agrees with own picture",
-}
+METRIC_TITLES = {name: one.title for name, one in METRICS.items()}
 TASK_TITLES = {
     "vqa": "Questions and captions",
     "grounding": "Grounding",
@@ -115,6 +101,7 @@ class ReportData(_Frozen):
     lineage: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     message: str = ""
+    warning: str = Field("", description="what speaks against the run as a whole, such as source in no commit")
 
     @property
     def start_up_seconds(self) -> float:
@@ -152,6 +139,7 @@ def collect(
     decisions: Sequence[Decision] = (),
     lineage: Mapping[str, Any] | None = None,
     message: str = "",
+    warning: str = "",
 ) -> ReportData:
     """Gather a run's page from its folder and the outs in `paths`; what is not there (a failed run) is left out.
 
@@ -173,6 +161,7 @@ def collect(
         lineage=dict(lineage),
         data=_json(paths.index / METRICS_FILE),
         message=message,
+        warning=warning,
     )
 
 

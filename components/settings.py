@@ -107,4 +107,4 @@ def quiet(environment: MutableMapping[str, str]) -> None:
 
 def without_secrets(text: str) -> str:
     """Text with the user and password of every address left out."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+    return re.sub(r"://[^/\s]*@", "://", text)

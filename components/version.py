@@ -50,7 +50,7 @@ def fill(data: DataParams, target: Path) -> str:
 def copy_folder(source: Path, target: Path) -> None:
     """Copy the user's files. Raises StageError (bad_data) for what is no regular file or lies outside of the folder."""
     if not (source / "documents.jsonl").is_file():
-        raise StageError(FailureClass.BAD_DATA, f"{source} has no documents.jsonl", "docs/your-data.md describes the format")
+        raise StageError(FailureClass.BAD_DATA, f"{source} has no documents.jsonl", "docs/data.md describes the format")
     inside = source.resolve()
     for folder, folders, names in os.walk(source, onerror=_unreadable):
         for linked in (Path(folder) / name for name in folders):

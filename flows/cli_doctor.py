@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
-from flows.cli_output import Json, print_json, print_table, repository_root
+from flows.cli_output import Json, nearest_root, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def doctor(json_: Json = False) -> None:
     """
     from flows.doctor import examine
 
-    findings = examine(repository_root())
+    findings = examine(nearest_root() or Path.cwd())
     if json_:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_output import BAD_USAGE, NOT_FOUND, CommandError, Json, notes, out, print_json, repository_root, working
+from flows.cli_output import BAD_DATA, BAD_USAGE, NOT_FOUND, CommandError, Json, notes, out, print_json, repository_root, working
 
 SUFFIXES = (".html", ".png")
 
@@ -55,12 +55,20 @@ def generate(
     _check(prompt, pictures, targets)
     os.environ["MMFS_ROOT"] = str(repository_root())
     with working("Loading the model and generating"):
+        from components.data.pictures import PictureError, decode
+        from components.run.filetree import write_whole
         from components.serving.client import ask
-        from components.serving.items import Options, Prompt
+        from components.serving.items import MAX_PICTURE_PIXELS, Options, Prompt
         from components.settings import Settings, quiet
 
         quiet(os.environ)
-        request = Prompt.of(prompt, [path.read_bytes() for path in pictures])
+        given = [path.read_bytes() for path in pictures]
+        for path, data in zip(pictures, given, strict=True):
+            try:
+                decode(data, MAX_PICTURE_PIXELS)
+            except PictureError as error:
+                raise CommandError(f"{path} cannot be used: {error}", "give a PNG or JPEG picture", BAD_DATA) from None
+        request = Prompt.of(prompt, given)
         options = Options(
             seed=seed,
             max_new_tokens=max_new_tokens,
@@ -76,8 +84,7 @@ def generate(
         )
         answer = ask(Settings(), model, request, options)
     for target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(answer.page() if target.suffix == ".html" else answer.sheet())
+        write_whole(target, answer.page() if target.suffix == ".html" else answer.sheet())
     if json_:
         print_json(answer.as_json() | {"files": [str(target) for target in targets]})
         return

@@ -14,8 +14,6 @@ import typer
 from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
     from components.promote import Promotions
     from components.registry.ledger import Entry
 
@@ -34,20 +32,20 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(json_: Json = False) -> None:
-    """List every version of every model with its aliases and the run it comes from.
+    """List every version of every model with its aliases, the ledger's last decision about it and the run it comes from.
 
     The run's name is the same in Prefect, MLflow (tag mmfs.run_id) and DVC (`dvc exp show`).
 
     Example: `mmfs models list --json | jq -r '.[] | select(.aliases | index("champion")).uri'`
     """
     with _promotions("Asking the registry") as promotions:
-        found = _listed(promotions.client)
+        found = listed(promotions)
     if json_:
         print_json(found)
     elif not found:
         out().print("no model is registered yet; `mmfs run` trains some")
     else:
-        columns = ("model", "version", "aliases", "run", "MLflow", "digest")
+        columns = ("model", "version", "aliases", "decision", "run", "MLflow", "digest")
         print_table(columns, [_row(one) for one in found])
 
 
@@ -106,24 +104,30 @@ def _promotions(text: str) -> Iterator[Promotions]:
         yield open_promotions(Settings())
 
 
-def _listed(client: MlflowClient) -> list[dict[str, Any]]:
+def listed(promotions: Promotions) -> list[dict[str, Any]]:
+    """Every version of every model, the latest first, as JSON values. Raises LedgerError when a ledger's chain is broken."""
+    client = promotions.client
+    models = sorted(client.search_registered_models("name LIKE 'mmfs-%'"), key=lambda one: one.name)
+    decided = {model.name: {entry.version: entry.kind for entry in promotions.ledger.entries(model.name)} for model in models}
     return [
         {
             "model": model.name,
             "version": int(version.version),
             "uri": f"models:/{model.name}/{version.version}",
             "aliases": sorted(alias for alias, number in model.aliases.items() if int(number) == int(version.version)),
+            "decision": decided[model.name].get(int(version.version), ""),
             "digest": version.tags.get("mmfs.model_digest", ""),
             "run": version.tags.get("mmfs.run_id", ""),
             "mlflow_run_id": version.run_id or "",
         }
-        for model in sorted(client.search_registered_models("name LIKE 'mmfs-%'"), key=lambda one: one.name)
+        for model in models
         for version in sorted(client.search_model_versions(f"name = '{model.name}'"), key=lambda one: -int(one.version))
     ]
 
 
 def _row(one: dict[str, Any]) -> tuple[object, ...]:
-    return (one["model"], one["version"], ", ".join(one["aliases"]), one["run"], one["mlflow_run_id"][:8], one["digest"][:12])
+    aliases = ", ".join(one["aliases"])
+    return (one["model"], one["version"], aliases, one["decision"], one["run"], one["mlflow_run_id"][:8], one["digest"][:12])
 
 
 def _registered(name: str) -> str:

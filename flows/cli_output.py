@@ -25,12 +25,12 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE
 # Errors that are no bugs, by name, because importing their modules to recognise them would load all of MLflow.
 REFUSALS = {
     "components.run.record.UnknownRun": NOT_FOUND,
+    "components.registry.package.UnknownModel": NOT_FOUND,
     "components.registry.package.RegistryError": BAD_USAGE,
-    "components.registry.ledger.LedgerError": UNAVAILABLE,
     "components.serving.items.PromptError": BAD_USAGE,
     "components.services.ports.PortTaken": UNAVAILABLE,
     "components.services.stack.ServiceError": UNAVAILABLE,
-    "mlflow.exceptions.MlflowException": NOT_FOUND,
+    "mlflow.exceptions.MlflowException": UNAVAILABLE,
     "model.config.ConfigError": BAD_USAGE,
     "model.weights.WeightsError": BAD_DATA,
 }
@@ -77,8 +77,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     console = out()
@@ -105,17 +105,24 @@ def repository_root() -> Path:
     """The main checkout: $MMFS_ROOT, else the nearest folder above with params.yaml in a git repository. Raises CommandError."""
     if shutil.which("git") is None:
         raise CommandError("git is not installed", "install it, for example `apt install git`; every run is tied to a commit", UNAVAILABLE)
-    if given := os.environ.get("MMFS_ROOT"):
-        return Path(given).resolve()
-    here = Path.cwd()
-    found = next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), None)
+    found = nearest_root()
     if found is None:
-        raise CommandError(f"no params.yaml in {here} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
+        raise CommandError(f"no params.yaml in {Path.cwd()} or above it", "run mmfs inside a clone of its repository", BAD_USAGE)
+    if os.environ.get("MMFS_ROOT"):
+        return found
     if not (found / ".git").exists():
         raise CommandError(
             f"{found} is not a git repository", "run mmfs inside a clone (`git clone`): every run is tied to a commit", BAD_USAGE
         )
     return found
+
+
+def nearest_root() -> Path | None:
+    """$MMFS_ROOT, else the nearest folder above with params.yaml, be it a git repository or not."""
+    if given := os.environ.get("MMFS_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), None)
 
 
 @contextmanager

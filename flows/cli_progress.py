@@ -20,6 +20,7 @@ _MARKS = {
     "Cached": "[green]cached[/green]",
     "Failed": "[red]failed[/red]",
     "Cancelled": "[yellow]cancelled[/yellow]",
+    "Changed": "[yellow]changed[/yellow]",
 }
 
 

@@ -44,6 +44,10 @@ def reproduce(
         console = out()
         console.print(f"{result.model} version {result.version} of run {result.run_id}: {'identical' if result.identical else 'different'}")
         console.print(f"every stage ran: {', '.join(result.stages_run)} ({result.seconds:.0f} s)")
+        console.print(f"  mmfs      {result.name}")
+        console.print(f"  Prefect   flow run {result.prefect_flow_run_id}")
+        console.print(f"  MLflow    run {result.mlflow_run_id}")
+        console.print(f"  DVC       experiment {result.run_id}, the original's")
         for remark in result.remarks:
             console.print(f"note: {remark}")
         if result.differences:

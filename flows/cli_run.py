@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +64,7 @@ def _check(options: RunOptions) -> None:
 def show(result: RunResult, as_json: bool) -> None:
     """Print how a run ended and its names in Prefect, MLflow and DVC."""
     if as_json:
-        print_json(asdict(result) | {"body_seconds": result.body_seconds, "orchestration_seconds": result.orchestration_seconds})
+        print_json(result.as_dict())
         return
     print_table(("stage", "state", "seconds", ""), [(one.stage, one.state, f"{one.seconds:.1f}", _remark(one)) for one in result.stages])
     console = out()
@@ -76,7 +75,7 @@ def show(result: RunResult, as_json: bool) -> None:
             [(one.name, one.version, one.decision, "; ".join(one.reasons)) for one in result.models],
         )
         console.print()
-    split = f"start-up {result.start_up_seconds:.0f}, stages {result.body_seconds:.0f}"
+    split = f"stage processes {result.process_seconds:.0f}, orchestration {result.orchestration_seconds:.0f}"
     console.print(f"{result.status} in {result.seconds:.0f} s ({split}): run {result.run_id}")
     console.print(f"  Prefect   flow run {result.prefect_flow_run_id}")
     console.print(f"  MLflow    run {result.mlflow_run_id}")

@@ -75,7 +75,7 @@ def cancel(name: Name = "latest", json_: Json = False) -> None:
     records = _records()
     run = records.find(name)
     if not run.is_alive():
-        raise CommandError(f"run {run.run_id} is not running: {run.shown_state}", "`mmfs runs` lists the runs and their states", NOT_FOUND)
+        raise CommandError(f"run {run.run_id} is not running: {run.state}", "`mmfs runs` lists the runs and their states", NOT_FOUND)
     with working(f"Stopping {run.run_id}"):
         if not _cancel_through_prefect(records.home.root, run):
             records.cancel(run)
@@ -83,7 +83,7 @@ def cancel(name: Name = "latest", json_: Json = False) -> None:
     if json_:
         print_json(_as_json(ended))
     else:
-        out().print(f"run {ended.run_id} is {ended.shown_state.lower()}")
+        out().print(f"run {ended.run_id} is {ended.state.lower()}")
 
 
 def read_lines(folder: Path, ended: Callable[[], bool], interval_s: float = 0.2) -> Iterator[tuple[Path, str]]:
@@ -136,15 +136,16 @@ def _records() -> RunRecords:
 
 
 def _as_json(run: RunRecord) -> dict[str, Any]:
-    return {**asdict(run), "state": run.shown_state}
+    return asdict(run)
 
 
 def _row(run: RunRecord) -> tuple[object, ...]:
     started = datetime.fromtimestamp(run.started, UTC)
-    took = f"{run.ended - run.started:.0f} s" if run.ended else ""
+    seconds = run.result.get("seconds", run.ended - run.started if run.ended else None)  # of its last command, as that one said
+    took = "" if seconds is None else f"{seconds:.0f} s"
     return (
         run.run_id,
-        run.shown_state,
+        run.state,
         f"{started:%Y-%m-%d %H:%M}",
         took,
         run.prefect_flow_run_id[:SHOWN_CHARACTERS],

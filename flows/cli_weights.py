@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_output import NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root, working
+from flows.cli_bar import counting
+from flows.cli_output import NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root
 
 Frozen = Annotated[
     Path | None, typer.Option(help="Public folder that a frozen part comes from.", exists=True, file_okay=False, show_default=False)
@@ -36,13 +37,17 @@ def pull(json_: Json = False) -> None:
     records = sorted((root / "outputs").rglob("weights.json"))
     if not records:
         raise CommandError(f"there is no weights.json below {root / 'outputs'}", "run `dvc pull`, or `dvc exp apply RUN` first", NOT_FOUND)
-    with working(f"Fetching {len(records)} models"):
+    with counting(f"Fetching {len(records)} models") as tell:
         from components.settings import Settings, quiet
         from components.tracking.weights import WeightsRecord, fetch_weights
 
         quiet(os.environ)
         settings = Settings()
-        fetched = {str(path.parent.relative_to(root)): str(fetch_weights(WeightsRecord.read(path), settings)) for path in records}
+        fetched = {}
+        for number, path in enumerate(records, 1):
+            name = str(path.parent.relative_to(root))
+            fetched[name] = str(fetch_weights(WeightsRecord.read(path), settings))
+            tell(f"{name} fetched", number, len(records))
     if json_:
         print_json(fetched)
     else:
@@ -67,7 +72,7 @@ def import_(
 
     Example: `mmfs weights import mm_interleaved_pretrain weights/release`
     """
-    with working("Reading the files") as tell:
+    with counting("Reading the files") as tell:
         from components.frozen_parts import FrozenFolders
         from components.official_weights import import_release
 
@@ -93,11 +98,13 @@ def components(
     seed: Annotated[int, typer.Option(help="Of the parts that begin from nothing.")] = 0,
     json_: Json = False,
 ) -> None:
-    """Put a model to begin training with together from public folders on this machine; components.json pins every file by its digest.
+    """Put a model together from public folders on this machine; components.json pins every file by its digest.
+
+    `mmfs run` does not train from it; model.build.load_model reads it.
 
     Example: `mmfs weights components weights/start --vision clip-l --language vicuna-13b --diffusion sd-2-1-base`
     """
-    with working("Reading the components") as tell:
+    with counting("Reading the components") as tell:
         from components.public_components import PublicFolders, assemble
 
         folders = PublicFolders(vision, language, diffusion)
@@ -117,7 +124,7 @@ def export(
 
     Example: `mmfs weights export weights/release for_the_official_code`
     """
-    with working("Writing the files") as tell:
+    with counting("Writing the files") as tell:
         from components.official_weights import export_release
 
         files = export_release(source, target, tell)

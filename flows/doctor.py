@@ -21,6 +21,7 @@ from components.settings import quiet_environment
 DISK_GIB = 6.0
 MEMORY_GIB = 6.0
 OLDEST_PYTHON = (3, 11)
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def examine(root: Path, environment: Mapping[str, str] = os.environ) -> list[Fin
         _kernels,
         lambda: _ports(root),
         lambda: _telemetry(environment),
+        _make,
         _java,
+        _chromium,
         _device,
     ]
     return [check() for check in checks]
@@ -70,7 +73,8 @@ def _git(root: Path) -> Finding:
         return Finding("git", "missing", "not installed", "install git, for example `apt install git`")
     asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if asked.returncode:
-        return Finding("git", "missing", f"{root} has no commit", "clone the repository, or commit once: every run is tied to a commit")
+        fix = "run mmfs inside a clone (`git clone`), or commit once: every run is tied to a commit"
+        return Finding("git", "missing", f"{root} is no git repository with a commit", fix)
     return Finding("git", "ok", f"at {asked.stdout.strip()[:12]}")
 
 
@@ -144,6 +148,25 @@ def _java() -> Finding:
         "limited",
         "not installed: CIDEr of captions is reported as unavailable",
         "install one, for example `apt install default-jre-headless`",
+    )
+
+
+def _make() -> Finding:
+    if shutil.which("make"):
+        return Finding("make", "ok", "`make setup`, `make test`")
+    return Finding(
+        "make", "limited", "not installed: no `make setup`, `make demo`, `make test`", "install it, for example `apt install make`"
+    )
+
+
+def _chromium() -> Finding:
+    if any(map(shutil.which, CHROMIUMS)):
+        return Finding("chromium", "ok", "tests look at the pages")
+    return Finding(
+        "chromium",
+        "limited",
+        "not installed: tests that look at pages are skipped",
+        "install it, for example `apt install chromium fonts-dejavu-core`",
     )
 
 

@@ -31,7 +31,7 @@ def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
         flow = train_flow(lambda: options.root, lambda _: training, watch, told.append)
         try:
             wait()
-            flow(
+            state: Any = flow(
                 preset=options.preset,
                 overrides=list(options.overrides),
                 data=str(options.data) if options.data else None,
@@ -39,6 +39,8 @@ def run(options: RunOptions, watch: Watch = lambda news: None) -> RunResult:
                 fresh=options.fresh,
                 return_state=True,
             )
+            if not told:
+                state.result()  # raises what kept the flow from telling how it ended
         except BaseException:
             if not told:
                 training.close("open")

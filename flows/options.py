@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled"]
+State = Literal["Pending", "Running", "Completed", "Cached", "Failed", "Cancelled", "Changed"]
 RunStatus = Literal["Completed", "Failed", "Cancelled"]
 Decision = Literal["promoted", "rejected", "unchanged", "not promotable", "not compared"]
 
@@ -72,7 +72,8 @@ class ModelOutcome:
 class RunResult:
     """A finished run. Prefect flow run, MLflow run and DVC experiment all bear the name `run_id`.
 
-    `seconds` is the wall time of the command; start-up is the part before the first task, body the sum of the stages' process lifetimes.
+    `seconds` is the wall time of the command: lifetimes of the stages' processes, and orchestration. `opening_seconds` is the part of the
+    orchestration before the first task. The report splits the lifetimes further, into start-up and body (docs/report.md).
     """
 
     run_id: str
@@ -84,24 +85,24 @@ class RunResult:
     models: tuple[ModelOutcome, ...]
     report: Path | None
     seconds: float
-    start_up_seconds: float
+    opening_seconds: float
     continued: bool = False
     message: str = ""
     fix: str = ""
 
     @property
-    def body_seconds(self) -> float:
+    def process_seconds(self) -> float:
         """Sum of the stages' process lifetimes."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
     def orchestration_seconds(self) -> float:
-        """Wall time that no stage's process was alive for, start-up included."""
-        return self.seconds - self.body_seconds
+        """Wall time in which no stage's process lived."""
+        return self.seconds - self.process_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, the derived times included."""
-        times = {"body_seconds": self.body_seconds, "orchestration_seconds": self.orchestration_seconds}
+        times = {"process_seconds": self.process_seconds, "orchestration_seconds": self.orchestration_seconds}
         return asdict(self) | times | {"report": str(self.report) if self.report else None}
 
 
@@ -117,14 +118,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReproduceResult:
-    """`identical` is true when every out of every stage is equal, weights and metrics among them; all stages really ran.
+    """`name` is the reproduction's own in Prefect and MLflow, `run_id` the run that it rebuilt.
 
-    `remarks` are what this machine has otherwise than the run had.
+    `identical` is true when every out of every stage is equal, weights and metrics among them; all stages really ran. `remarks` are what
+    this machine has otherwise than the run had.
     """
 
     model: str
     version: int
     run_id: str
+    name: str
+    mlflow_run_id: str
+    prefect_flow_run_id: str
     identical: bool
     stages_run: tuple[str, ...]
     differences: tuple[Difference, ...]

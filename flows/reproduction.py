@@ -17,6 +17,8 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from components.run.failures import explain
+from components.run.record import write_result
 from components.run.reproduction import FETCH_STEP, Reproduction
 from components.settings import Settings
 from flows.options import Difference, ReproduceResult, StageProgress, Watch
@@ -36,14 +38,17 @@ def reproduce_flow(root: Callable[[], Path], watch: Watch, tell: Callable[[Repro
         """
         started = time.time()
         one = Reproduction.open(Settings(root=root()), model, source)
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(str(flow_run.id)), name=one.name)
         try:
+            one.note(str(flow_run.id))
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(UUID(str(flow_run.id)), name=one.name)
             result = conduct(one, watch, started)
-        except BaseException:
-            one.close(failed=True)
+        except BaseException as error:
+            one.close("failed" if isinstance(error, Exception) else "cancelled")
+            write_result(one.files, time.time(), {"message": explain(error).line()})
             raise
-        one.close()
+        one.close("finished")
+        write_result(one.files, time.time(), asdict(result))
         tell(result)
         return Completed(message="identical") if result.identical else Failed(name="Different", message=_first(result))
 
@@ -65,6 +70,9 @@ def conduct(one: Reproduction, watch: Watch, started: float) -> ReproduceResult:
         model=one.model,
         version=one.version,
         run_id=one.lineage.run_id,
+        name=one.name,
+        mlflow_run_id=one.mlflow_run_id,
+        prefect_flow_run_id=one.record.prefect_flow_run_id or "",
         identical=not differences,
         stages_run=tuple(one.ran),
         differences=differences,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import Flow, flow
+from prefect import Flow, flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
@@ -70,10 +70,10 @@ def conduct(run: TrainingRun, options: RunOptions, watch: Watch, tell: Callable[
     """Take an open run through its steps, inside of a flow run, and end it whatever happens; its result is always told."""
     models: dict[Task, Outcome] = {}
     report: Path | None = None
-    start_up = 0.0
+    opening = 0.0
 
     def end(status: RunStatus, problem: StageError | None = None) -> RunResult:
-        result = result_of(run, status, start_up, models, report, problem)
+        result = result_of(run, status, opening, models, report, problem)
         run.close(_STATES[status])
         write_result(run.workspace.files, time.time(), result.as_dict())
         tell(result)
@@ -81,7 +81,10 @@ def conduct(run: TrainingRun, options: RunOptions, watch: Watch, tell: Callable[
 
     try:
         _name_flow_run(run)
-        start_up = time.time() - run.opened
+        opening = time.time() - run.opened
+        if run.warning:
+            get_run_logger().warning(run.warning)
+            watch(StageProgress("source", "Changed", message=run.warning))
         steps = (VERSION_STEP, *run.stages, ARCHIVE_STEP)
         for step in steps:
             watch(StageProgress(step, "Pending"))
@@ -104,7 +107,7 @@ def conduct(run: TrainingRun, options: RunOptions, watch: Watch, tell: Callable[
 
 
 def result_of(
-    run: TrainingRun, status: RunStatus, start_up: float, models: Mapping[Task, Outcome], report: Path | None, problem: StageError | None
+    run: TrainingRun, status: RunStatus, opening: float, models: Mapping[Task, Outcome], report: Path | None, problem: StageError | None
 ) -> RunResult:
     """What a run came to so far."""
     record = run.workspace.record
@@ -118,7 +121,7 @@ def result_of(
         models=tuple(ModelOutcome(task, one.model, one.version, one.digest, one.decision, one.reasons) for task, one in models.items()),
         report=report,
         seconds=time.time() - run.opened,
-        start_up_seconds=start_up,
+        opening_seconds=opening,
         continued=run.workspace.resumed,
         message=problem.message if problem else "; ".join(f"{one.model} {one.version} {one.decision}" for one in models.values()),
         fix=problem.fix if problem else "",

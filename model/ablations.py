@@ -37,8 +37,8 @@ def with_form(config: ModelConfig, form: Literal["release", "paper"]) -> ModelCo
     return replace(
         config,
         language=replace(config.language, mmfs=formed(config.language.mmfs, config.language.mmfs_base)),
-        # Each block has the side of its own tensor as its base; the finest stands for all.
-        image_decoder=replace(decoder, mmfs=formed(decoder.mmfs, decoder.latent_shape[1])),
+        # Each block has a base of its own; the finest stands for all.
+        image_decoder=replace(decoder, mmfs=formed(decoder.mmfs, decoder.base_side)),
     )
 
 

@@ -69,6 +69,12 @@ class InterleavedBatch:
             posterior_noise=None if posterior is None else posterior[chosen],
         )
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the only picture is that of `with_blank_image`, which has no place in the text."""
+        last = self.text_ids.shape[1] - 1
+        return len(self.image_row) == 1 and int(self.image_column[0]) == last and not bool(self.image_loss_mask[0])
+
     def with_blank_image(self, shape: ModelShape) -> Self:
         """A batch without images gets one that nobody sees and no loss counts, so that every rank uses the same parameters."""
         device = self.text_ids.device
@@ -90,6 +96,8 @@ class InterleavedBatch:
 
 def picture_fault(pixels: Tensor) -> str | None:
     """What is wrong with the values of pictures that should lie in 0..1; None if nothing is. Waits for the device they are on."""
+    if not pixels.is_floating_point():
+        return f"has values of type {str(pixels.dtype).removeprefix('torch.')}, expected floats from 0 to 1; divide bytes by 255"
     if not pixels.numel():
         return None
     low, high = (float(value) for value in pixels.aminmax())

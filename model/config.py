@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from model.config_checks import faults
+
 CONFIG_VERSION = 1
 CrossAttention = Literal["deformable", "dense", "dense_resampler"]
 
@@ -48,7 +50,10 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class VisionConfig(Section):
-    """ViT of a family with adapter pyramid (mm_interleaved.md 1.2)."""
+    """ViT of a family with adapter pyramid (mm_interleaved.md 1.2).
+
+    double_stem: float32 pictures go through the adapter's convolutions in float64, without which maps of equal weights differ by 2e-4.
+    """
 
     image_px: int
     patch_px: int
@@ -60,6 +65,7 @@ class VisionConfig(Section):
     layer_norm_eps: float = 1e-5
     interactions: int = 4
     stem: int = 64
+    double_stem: bool = True
     points: int = 4
     value_ratio: float = 0.5
     ffn_ratio: float = 0.25
@@ -160,7 +166,8 @@ class ImageDecoderConfig(Section):
     """Diffusion decoder: diffusers UNet, autoencoder and schedule, and MMFS.
 
     `wiring`: MMFS on the skip tensors and the mid block (`skips`, as released) or after each up block (`upsampling`, as in the paper).
-    `quiet_start` lets the UNet's attention and upsampling begin at next to nothing, for one that learns from nothing in few steps.
+    `mmfs_base`: see `base_side`. `quiet_start` lets the UNet's attention and upsampling begin at next to nothing, for one that learns from
+    nothing in few steps.
     """
 
     output_px: int
@@ -173,6 +180,12 @@ class ImageDecoderConfig(Section):
     conv_init: float = 0.0
     quiet_start: bool = False
     wiring: Literal["skips", "upsampling"] = "skips"
+    mmfs_base: int | None = None
+
+    @property
+    def base_side(self) -> int:
+        """Side of the grid whose cells are the unit of MMFS offsets on the largest tensors; on smaller ones it is halved with them."""
+        return self.latent_shape[1] if self.mmfs_base is None else self.mmfs_base
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -217,24 +230,8 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming an impossible combination."""
-        pyramid = self.vision.pyramid
-        for name, sampler in (("language.mmfs", self.language.mmfs), ("image_decoder.mmfs", self.image_decoder.mmfs)):
-            missing = [side for side in sampler.levels if side not in pyramid]
-            if missing:
-                raise ConfigError(f"{name}.levels: {missing} not among the pyramid's sides {pyramid}")
-            if sampler.inner % sampler.heads:
-                raise ConfigError(f"{name}.inner ({sampler.inner}) must be a multiple of its heads ({sampler.heads})")
-        if self.vision.image_px % self.vision.patch_px or self.vision.grid % 2:
-            raise ConfigError(f"vision.image_px ({self.vision.image_px}) must be an even multiple of patch_px ({self.vision.patch_px})")
-        if self.vision.layers % self.vision.interactions:
-            raise ConfigError(f"vision.layers ({self.vision.layers}) must be a multiple of interactions ({self.vision.interactions})")
-        start = self.visual_resampler.queries_start
-        if start == "grid" and self.visual_resampler.queries != self.vision.grid**2:
-            raise ConfigError(f"visual_resampler: queries_start grid needs a query per patch ({self.vision.grid**2})")
-        if self.visual_resampler.encoder_width != self.vision.width:
-            raise ConfigError("visual_resampler.encoder_width must be vision.width")
-        if self.image_decoder.resampler.encoder_width != self.language.width:
-            raise ConfigError("image_decoder.resampler.encoder_width must be language.width")
+        for fault in faults(self):
+            raise ConfigError(fault)
 
     @property
     def tokens(self) -> TokenIds:

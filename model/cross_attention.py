@@ -34,6 +34,8 @@ class DenseAttention(nn.Module):
         """query [N, query_width]; value from `project`; the reference point is not used; returns [N, query_width]."""
         del reference
         images, cells, heads, _ = value.shape
+        if not images:
+            return self.unseen().expand(len(query), -1)
         bias = value.new_full((heads, len(query), images), -torch.inf)
         bias[:, pairs.query, pairs.image] = self.query_relpos(pairs.distance).T.to(value.dtype)
         blind = torch.ones(len(query), dtype=torch.bool, device=query.device).index_fill(0, pairs.query, False)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.batch import InputError, InterleavedBatch
+from model.config import SamplerConfig
 from model.protocols import Drawing, PictureContext
 from model.sequence import Layout, Pairs, check_distances, pairs_from_mask
 from model.visual_tokenizer import VisualFeatures
@@ -40,9 +41,9 @@ class DecodingState:
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.sees = torch.zeros(rows, 0, dtype=torch.bool, device=device)
         self.begin = torch.zeros(0, dtype=torch.int64, device=device)
-        self.values: list[Tensor | None] = [None] * config.language.layers
-        cells = config.value_cells(config.image_decoder.mmfs)
-        self.looked_up = torch.zeros(0, cells, config.value_width, dtype=model.dtype, device=device)
+        # Of no images yet; MMFS still adds what a token gets that sees none.
+        self.values = model.mm_decoder.project(self._nothing(config.language.mmfs))
+        self.looked_up = self._nothing(config.image_decoder.mmfs)
 
     def append(self, tokens: Sequence[Sequence[int]], features: VisualFeatures | None = None) -> None:
         """Continue each row by its tokens (none is allowed). `features`: the images that begin or are filled in here, in row order."""
@@ -141,9 +142,14 @@ class DecodingState:
         self.begin = torch.cat((self.begin, positions[row, column]))
         projected = self.model.project(features)
         self.values = [
-            new if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)
+            None if old is None or new is None else torch.cat((old, new)) for old, new in zip(self.values, projected, strict=True)
         ]
         self.looked_up = torch.cat((self.looked_up, self.model.looked_up(features, self.model.config.image_decoder.mmfs)))
+
+    def _nothing(self, sampler: SamplerConfig) -> Tensor:
+        """What this sampler looks up of no images, [0, cells, value_width]."""
+        config = self.model.config
+        return torch.zeros(0, config.value_cells(sampler), config.value_width, dtype=self.model.dtype, device=self.model.device)
 
     def _pairs(self, positions: Tensor, valid: Tensor) -> Pairs:
         config = self.model.config
@@ -171,14 +177,10 @@ def read_documents(model: MMInterleaved, batch: InterleavedBatch, features: Visu
     """Each decoded image's document up to its BoI as a row of its own, with gradients. Attention is that of one document."""
     context = layout.context.where(layout.context_mask, -1).flip(1).tolist()
     ids = batch.text_ids.flatten().tolist()
-    begins = {row * batch.text_ids.shape[1] + column: image for image, (row, column) in enumerate(_places(batch))}
+    begins = {place: image for image, place in enumerate((batch.image_row * batch.text_ids.shape[1] + batch.image_column).tolist())}
     rows = [[place for place in places if place >= 0] for places in context]
     images = [begins[place] for places in rows for place in places[:-1] if place in begins]
     state = DecodingState(model, len(rows))
     chosen = torch.tensor(images, dtype=torch.int64, device=batch.text_ids.device)
     state.append([[ids[place] for place in places] for places in rows], features.chosen(chosen) if images else None)
     return state
-
-
-def _places(batch: InterleavedBatch) -> list[tuple[int, int]]:
-    return list(zip(batch.image_row.tolist(), batch.image_column.tolist(), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, read_prompts
 from model.protocols import Drawing, Scheduler
 
+Mode = Literal["interleaved", "text", "image"]
 Piece = int | Tensor
 Listener = Callable[[str, Piece], None]
 
@@ -27,11 +28,11 @@ class GenerationOptions:
     """What to generate and how. `interleaved`: the model decides; `text`: no pictures; `image`: one picture now, then stop.
 
     guidance 1 is none; `image_guidance` other than 1 guides towards the images looked at as well (a third pass of
-    the decoder). Counts are per sample; where beams are searched, the end of a text counts as a token of it. Raises ValueError for a value
-    out of range.
+    the decoder), and at most `pictures_at_once` go through it together, which bounds its memory. Counts are per sample; where beams are
+    searched, the end of a text counts as a token of it. Raises ValueError for a value out of range.
     """
 
-    mode: Literal["interleaved", "text", "image"] = "interleaved"
+    mode: Mode = "interleaved"
     max_new_tokens: int = 48
     max_images: int = 8
     choosing: Choosing = GREEDY
@@ -40,11 +41,18 @@ class GenerationOptions:
     image_guidance: float = 1.0
     scheduler: Scheduler = "ddim"
     seed: int = 0
+    pictures_at_once: int = 32
 
     def __post_init__(self) -> None:
         for name, value in (("max_new_tokens", self.max_new_tokens), ("max_images", self.max_images)):
             if value < 0:
                 raise ValueError(f"{name} is {value}, it must be at least 0")
+        if self.pictures_at_once < 1:
+            raise ValueError(f"pictures_at_once is {self.pictures_at_once}, it must be at least 1")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}, it must be one of {', '.join(get_args(Mode))}")
+        if self.choosing.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens is {self.choosing.min_new_tokens}, it must be at most max_new_tokens ({self.max_new_tokens})")
         self.drawing()
 
     def drawing(self) -> Drawing:
@@ -77,9 +85,11 @@ def generate(
     """Continue each prompt. `on_event(prompt id, token id or picture)` hears every piece as it comes; a text found by beams comes whole.
 
     A result depends on the weights, the prompt and (seed, prompt id), not on the other prompts of the batch. To go on after it without
-    reading anything again, see model.session. Raises ValueError for a model in training mode, no prompts, or what `read_prompts` refuses.
+    reading anything again, see model.session. Raises ValueError for a model in training mode, no prompts, a way of drawing that the image
+    head has not, or what `read_prompts` refuses.
     """
     check_ready(model, prompts)
+    model.image_decoder.check(options.drawing())
     state = DecodingState(model, len(prompts))
     read_prompts(state, prompts)
     return Continuation(state, [prompt.id for prompt in prompts], options, on_event).run()
@@ -209,7 +219,9 @@ class Continuation:
 
     def _draw(self, rows: Sequence[int]) -> Tensor:
         generators = [self._generator(row, f"picture {self.seen[row]}") for row in rows]
-        drawn = self.state.draw(rows, generators, self.options.drawing()).cpu()
+        most, how = self.options.pictures_at_once, self.options.drawing()
+        parts = [slice(first, first + most) for first in range(0, len(rows), most)]
+        drawn = torch.cat([self.state.draw(rows[part], generators[part], how).cpu() for part in parts])
         for row, pixels in zip(rows, drawn, strict=True):
             self.results[row].append(GeneratedImage(pixels))
             self.drawn[row] += 1

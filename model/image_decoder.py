@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,17 +12,35 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from torch import Tensor, nn
 
 from model.autoencoder import build_autoencoder
 from model.batch import PictureTargets
-from model.config import CrossAttention, ImageDecoderConfig
+from model.config import ConfigError, CrossAttention, ImageDecoderConfig
 from model.mmfs_net import References, build_mmfs_net
 from model.protocols import Drawing, PictureContext
 from model.resampler import PerceiverResampler
 from model.sequence import Pairs
 
-SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}
+SCHEDULERS = {
+    "ddpm": DDPMScheduler,
+    "ddim": DDIMScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+}
+# Inputs and layers of diffusers' UNet that the forward here has no part for, unless they are at the library's default.
+_NOT_COMPUTED = (
+    "addition_embed_type",
+    "attention_type",
+    "center_input_sample",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "mid_block_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+    "time_embedding_act_fn",
+)
 
 
 class DiffusionDecoder(nn.Module):
@@ -29,6 +48,7 @@ class DiffusionDecoder(nn.Module):
 
     def __init__(self, config: ImageDecoderConfig, value_width: int, cross_attention: CrossAttention | Literal["off"]) -> None:
         super().__init__()
+        _check_unet(config.unet)
         self.vae = build_autoencoder(config.autoencoder)
         self.unet = UNet2DConditionModel(**config.unet)
         self.mmfs_module = None if cross_attention == "off" else build_mmfs_net(config, value_width, cross_attention)
@@ -84,6 +104,12 @@ class ImageDecoder(nn.Module):
         condition = torch.where(targets.drop_condition[:, None, None], self.neg_prompt_embeds, condition)
         prediction = self.decoder(noisy, timesteps, condition, self.decoder.references(context.looked_at, context.pairs))
         return (prediction.float() - self._target(latents, targets.noise, timesteps)).square().mean(dim=(1, 2, 3))
+
+    def check(self, how: Drawing) -> None:
+        """See ImageHead: noise is removed in at most as many steps as it was learned in."""
+        most = int(self.schedule.config["num_train_timesteps"])
+        if how.steps > most:
+            raise ValueError(f"steps is {how.steps}, this model draws in at most {most}")
 
     @torch.no_grad()
     def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
@@ -145,6 +171,14 @@ def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
         total = total + tensor * weight
     return total
+
+
+def _check_unet(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a UNet whose own forward does more than DiffusionDecoder's: it would be left out without a word."""
+    plain = inspect.signature(UNet2DConditionModel).parameters
+    for key in _NOT_COMPUTED:
+        if values.get(key, plain[key].default) != plain[key].default:
+            raise ConfigError(f"image_decoder.unet.{key} {values[key]!r} is not supported; use the UNet of Stable Diffusion 1 or 2")
 
 
 def _call(block: nn.Module, condition: Tensor, **inputs: Any) -> Any:

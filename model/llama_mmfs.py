@@ -61,7 +61,8 @@ class DecoderLayer(nn.Module):
         """hidden [B, L, width]; attention [B, 1, L, K] bool; value from `project`, None without MMFS."""
         update, _ = self.self_attn(self.input_layernorm(hidden), rotary, attention, past_key_values=cache)
         hidden = hidden + update
-        if self.llama_cross_attn is not None and value is not None:
+        if self.llama_cross_attn is not None:
+            assert value is not None  # `project` gives a value to every layer that looks
             hidden = hidden + self.llama_cross_attn(hidden, value, pairs)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 

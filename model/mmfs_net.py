@@ -52,7 +52,7 @@ class MMFSBlock(nn.Module):
         self.register_buffer("centres", cell_centres((side,)), persistent=False)
         self.query_norm = nn.LayerNorm(channels, eps=1e-6)
         self.feat_norm = nn.LayerNorm(value_width, eps=1e-6)
-        self.mmfs = build_cross_attention(kind, channels, value_width, config.mmfs, side)
+        self.mmfs = build_cross_attention(kind, channels, value_width, config.mmfs, config.base_side * side // config.latent_shape[1])
         self.conv = nn.Conv2d(channels, channels, 1)
 
     def project(self, features: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ def _scratch(
         activation="gelu",
         interactions=interactions,
         stem=stem,
+        double_stem=False,
         points=2,
         injector_gamma=0.5,
         radial_offsets=True,
@@ -264,6 +265,8 @@ def published(
     language: fields of LanguageConfig beside MMFS.
     """
     side = output_px // 8
+    # The release counts by whole halvings of 512 pixels: at 192 the tensors are 24 cells wide, their base and table 32.
+    base = 64 // (512 // output_px) if 0 < output_px <= 512 else side
     sampler = SamplerConfig(
         heads=16, points=8, inner=vision.width, levels=vision.pyramid[1:], table_rows=50, offset_init=3.0, train_sink=True
     )
@@ -277,7 +280,8 @@ def published(
             queries=77, width=unet["cross_attention_dim"], encoder_width=decoding.width, layers=1, heads=condition_heads
         ),
         mmfs=replace(sampler, inner=1024, levels=vision.pyramid, table_rows=10, offset_init=1.0, train_sink=False),
-        position_grid=side,
+        position_grid=base,
+        mmfs_base=base,
     )
     return ModelConfig(
         vocab_size=vocab_size,

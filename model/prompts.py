@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -62,6 +63,8 @@ def read_prompts(state: DecodingState, prompts: Sequence[Prompt]) -> None:
 def check_ids(ids: Sequence[int], name: str, config: ModelConfig) -> Sequence[int]:
     """The token ids of a text. Raises InputError for one that is no entry of the model's vocabulary."""
     for index in ids:
+        if not isinstance(index, Integral):
+            raise InputError(f"{name}: token id {index!r} is no integer; give the ids that the tokenizer made")
         if not 0 <= index < config.vocab_size:
             what = "begins or stands for a picture: give pictures as pictures" if index in (config.tokens.boi, config.tokens.image) else ""
             raise InputError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.batch import PictureTargets
 from model.sequence import Pairs
 
-Scheduler = Literal["ddpm", "ddim", "dpm"]
+Scheduler = Literal["ddpm", "ddim", "dpm", "euler"]
 
 
 class ImageEncoder(Protocol):
@@ -94,6 +94,10 @@ class ImageHead(Protocol):
 
     def losses(self, context: PictureContext, targets: PictureTargets) -> Tensor:
         """The error of each picture [m], float32; whatever is random about it comes from `targets`."""
+        ...
+
+    def check(self, how: Drawing) -> None:
+        """Raises ValueError, naming the fix, where it cannot draw so."""
         ...
 
     def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:

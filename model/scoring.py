@@ -8,6 +8,7 @@ import torch
 
 from model.batch import InputError
 from model.decoding import DecodingState
+from model.generation import check_ready
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, check_ids, read_prompts
 
@@ -16,8 +17,10 @@ from model.prompts import Prompt, check_ids, read_prompts
 def score_options(model: MMInterleaved, prompt: Prompt, options: Sequence[Sequence[int]], batch: int = 128) -> list[float]:
     """Sum of the log-probabilities of each option's tokens after the prompt, not divided by their number; higher is likelier.
 
-    Raises InputError for an empty option, one that is too long or not of the vocabulary, or what `read_prompts` refuses.
+    Raises InputError for an empty option, one that is too long or not of the vocabulary, or what `read_prompts` refuses; ValueError for a
+    model in training mode or a batch of none.
     """
+    check_ready(model, [prompt])
     state = DecodingState(model, 1)
     read_prompts(state, [prompt])
     return score_after(state, 0, prompt.id, options, batch)
@@ -26,6 +29,8 @@ def score_options(model: MMInterleaved, prompt: Prompt, options: Sequence[Sequen
 @torch.no_grad()
 def score_after(state: DecodingState, row: int, name: str, options: Sequence[Sequence[int]], batch: int = 128) -> list[float]:
     """The same after a row of a state, which stays as it is; `batch` options are read at once, the prefix never again."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, it must be at least 1")
     config, length = state.model.config, int(state.length[row])
     for number, option in enumerate(options):
         if not option:

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.batch import InputError, InterleavedBatch, picture_fault
+from model.batch import InputError, InterleavedBatch
+from model.batch_checks import check_batch
 from model.config import ModelConfig, SamplerConfig
 
 
@@ -67,14 +68,14 @@ class Layout:
 def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
     """The layout of a batch that has at least one image.
 
-    Raises InputError when images and placeholders disagree, for token ids outside the vocabulary, pictures with values outside 0..1, rows
-    that are longer than the model reads and documents with more images than the tables of distances hold.
+    Raises InputError for pictures that are not in the order of their BoI, each with its placeholders right behind it, for token ids outside
+    the vocabulary, pictures with values outside 0..1, rows that are longer than the model reads and documents with more images than the
+    tables of distances hold.
     """
-    check_values(batch, config)
+    check_batch(batch, config)
     ids, documents = batch.text_ids, batch.document_ids
     columns = ids.shape[1]
     is_image = ids == config.tokens.image
-    _check_placeholders(is_image, batch, config)
     boi = batch.image_row * columns + batch.image_column
     start = document_starts(documents)
     trained = batch.image_loss_mask & (boi - start[boi] + 1 >= config.min_context_tokens)
@@ -127,7 +128,8 @@ def attention_mask(documents: Tensor, kind: Literal["document", "release"]) -> T
 def visible_pairs(start: Tensor, boi: Tensor, real: Tensor, visible: Literal["nearest", "all"]) -> Pairs:
     """Each token sees the images of its document that began before it; its own BoI does not see the image it begins.
 
-    start [N] flat document start per token; boi [n] flat token of each image, ascending; real [N] bool, False for padding.
+    start [N] flat document start per token; boi [n] flat token of each image, ascending; real [N] bool, False for padding,
+    which sees nothing; the official mask shows it the images of the document before it, but no output of padding is used.
     """
     begins = torch.zeros_like(start)
     begins[boi] = 1
@@ -185,35 +187,3 @@ def context_slices(boi: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     length = boi - start[boi] + 1
     steps = torch.arange(int(length.max()), device=boi.device)
     return (boi[:, None] - steps).clamp(min=0), steps < length[:, None]
-
-
-def check_values(batch: InterleavedBatch, config: ModelConfig) -> None:
-    """Raises InputError for what an accelerator would answer with a crash or NaN losses: see `plan`."""
-    ids, entries, longest = batch.text_ids, config.vocab_size + 2, config.language.max_positions
-    if ids.shape[1] > longest:
-        raise InputError(f"rows have {ids.shape[1]} tokens, the model reads at most {longest}; pack shorter rows (row_tokens)")
-    low, high = (int(value) for value in ids.aminmax())
-    if low < 0 or high >= entries:
-        wrong = low if low < 0 else high
-        raise InputError(
-            f"text_ids hold {wrong}, the model's ids are 0 to {entries - 1} (a vocabulary of {config.vocab_size}, BoI and placeholder); "
-            "prepare the data with the tokenizer that the model was made for"
-        )
-    for name, pictures in (("images", batch.images), ("target_images", batch.target_images)):
-        if (name == "target_images" and pictures is batch.images) or picture_fault(pictures) is None:
-            continue
-        for number, picture in enumerate(pictures):
-            if fault := picture_fault(picture):
-                row, column = int(batch.image_row[number]), int(batch.image_column[number])
-                raise InputError(f"{name}: picture {number} (row {row}, column {column}) {fault}")
-
-
-def _check_placeholders(is_image: Tensor, batch: InterleavedBatch, config: ModelConfig) -> None:
-    tokens = config.visual_resampler.queries
-    complete = int((batch.image_column + tokens < is_image.shape[1]).sum())
-    found = int(is_image.sum())
-    if found != complete * tokens:
-        raise InputError(
-            f"text_ids hold {found} image placeholders, but {complete} images of {tokens} visual tokens need {complete * tokens}; "
-            "was the data packed for another model?"
-        )

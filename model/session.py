@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.batch import InputError
 from model.decoding import DecodingState
 from model.generation import Continuation, Generated, GeneratedImage, GenerationOptions, Listener, check_ready
 from model.mm_interleaved import MMInterleaved
@@ -42,11 +43,14 @@ class Session:
 
     def read(self, turns: Sequence[Items]) -> None:
         """What is said to each conversation next, nothing where its items are empty. Raises InputError as `read_prompts` does."""
+        if len(turns) != len(self._names):
+            raise InputError(f"{len(turns)} turns for {len(self._names)} conversations; give one to each, () where nothing is said")
         self._having_read([Prompt(name, items) for name, items in zip(self._names, turns, strict=True)])
 
     @torch.no_grad()
     def generate(self, options: GenerationOptions, on_event: Listener | None = None) -> list[Generated]:
         """What the model says next in each conversation; it is part of them from then on."""
+        self._state.model.image_decoder.check(options.drawing())
         state = self._up_to_date()
         results = Continuation(state, self._names, options, on_event).run()
         pictures = [piece.pixels for result in results for piece in result if isinstance(piece, GeneratedImage)]
@@ -56,15 +60,21 @@ class Session:
 
     def score(self, options: Sequence[Sequence[int]], conversation: int = 0, batch: int = 128) -> list[float]:
         """Log-probability of each of these texts as the next of a conversation; see `model.scoring.score_options`."""
+        self._check_conversation(conversation)
         self._catch_up()
         return score_after(self._state, conversation, self._names[conversation], options, batch)
 
     def branch(self, prompts: Sequence[Prompt], conversation: int = 0) -> Session:
         """A session that goes on from one conversation by each of these prompts, under their ids; this one stays as it is."""
         check_ready(self._state.model, prompts)
+        self._check_conversation(conversation)
         self._catch_up()
         state = self._state.select([conversation] * len(prompts))
         return Session(state, [prompt.id for prompt in prompts])._having_read(prompts)
+
+    def _check_conversation(self, number: int) -> None:
+        if not 0 <= number < len(self._names):
+            raise InputError(f"there is no conversation {number}; the session has {len(self._names)}, counted from 0")
 
     @torch.no_grad()
     def _having_read(self, prompts: Sequence[Prompt]) -> Session:

@@ -24,6 +24,15 @@ class TextDecoder(nn.Module):
         self.head.bias.add_((smoothed / smoothed.sum()).log().to(self.head.bias))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., width] to logits [..., entries]; the last two are BoI and the image placeholder."""
-        logits = self.head(hidden)
-        return logits + nn.functional.pad(self.head_new(hidden), (logits.shape[-1] - 2, 0))
+        """[..., width] to logits [..., entries]; the last two are BoI and the image placeholder.
+
+        Biases are added in float32 or wider: the released ones of those two nearly cancel (-100 and 95), which half precision cannot say.
+        """
+        logits, added = _with_wide_bias(self.head, hidden), _with_wide_bias(self.head_new, hidden)
+        return logits + nn.functional.pad(added, (logits.shape[-1] - 2, 0))
+
+
+def _with_wide_bias(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    products = nn.functional.linear(hidden, layer.weight)
+    wide = torch.promote_types(products.dtype, torch.float32)
+    return products.to(wide) + layer.bias.to(wide)

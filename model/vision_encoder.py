@@ -42,7 +42,7 @@ class VisionModel(nn.Module):
         self.pre_layrnorm = nn.LayerNorm(config.width, eps=config.layer_norm_eps) if family.norm_first else nn.Identity()
         self.encoder = Layers(family, settings)
         self.adapter_level_embed = nn.Parameter(torch.zeros(3, config.width))
-        self.adapter_spm = SpatialPrior(config.stem, config.width)
+        self.adapter_spm = SpatialPrior(config.stem, config.width, double=config.double_stem)
         last = config.interactions - 1
         self.adapter_interactions = nn.ModuleList([Interaction(config, last=index == last) for index in range(config.interactions)])
         self.adapter_up = nn.ConvTranspose2d(config.width, config.width, 2, 2)

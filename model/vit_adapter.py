@@ -27,23 +27,38 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(last, last.shape[-1:], self.weight.float(), self.bias.float(), 1e-6).to(maps.dtype).permute(0, 3, 1, 2)
 
 
-def _conv(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), ChannelNorm(outputs), nn.ReLU()]
+class DoubleConv2d(nn.Conv2d):
+    """A convolution that computes float32 pictures in float64."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Same type as the input."""
+        if maps.dtype != torch.float32:
+            return super().forward(maps)
+        bias = None if self.bias is None else self.bias.double()
+        return self._conv_forward(maps.double(), self.weight.double(), bias).float()
 
 
 class SpatialPrior(nn.Module):
-    """Maps at strides 4, 8, 16, 32 of the adapter's picture, all at the ViT's width."""
+    """Maps at strides 4, 8, 16, 32 of the adapter's picture, all at the ViT's width.
 
-    def __init__(self, stem: int, width: int) -> None:
+    Its norms over few channels amplify rounding a thousandfold; `double` keeps that of its convolutions out.
+    """
+
+    def __init__(self, stem: int, width: int, *, double: bool) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv(3, stem, 2), *_conv(stem, stem, 1), *_conv(stem, stem, 1), nn.MaxPool2d(3, stride=2, padding=1))
-        self.conv2 = nn.Sequential(*_conv(stem, 2 * stem, 2))
-        self.conv3 = nn.Sequential(*_conv(2 * stem, 4 * stem, 2))
-        self.conv4 = nn.Sequential(*_conv(4 * stem, 4 * stem, 2))
-        self.fc1 = nn.Conv2d(stem, width, 1)
-        self.fc2 = nn.Conv2d(2 * stem, width, 1)
-        self.fc3 = nn.Conv2d(4 * stem, width, 1)
-        self.fc4 = nn.Conv2d(4 * stem, width, 1)
+        conv = DoubleConv2d if double else nn.Conv2d
+
+        def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+            return [conv(inputs, outputs, 3, stride=stride, padding=1, bias=False), ChannelNorm(outputs), nn.ReLU()]
+
+        self.stem = nn.Sequential(*block(3, stem, 2), *block(stem, stem, 1), *block(stem, stem, 1), nn.MaxPool2d(3, stride=2, padding=1))
+        self.conv2 = nn.Sequential(*block(stem, 2 * stem, 2))
+        self.conv3 = nn.Sequential(*block(2 * stem, 4 * stem, 2))
+        self.conv4 = nn.Sequential(*block(4 * stem, 4 * stem, 2))
+        self.fc1 = conv(stem, width, 1)
+        self.fc2 = conv(2 * stem, width, 1)
+        self.fc3 = conv(4 * stem, width, 1)
+        self.fc4 = conv(4 * stem, width, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[n, 3, px, px] to four maps [n, width, s, s], finest first."""

@@ -26,23 +26,40 @@ class WeightsError(ValueError):
 def write_weights(shards: Iterable[Mapping[str, Tensor]], count: int, folder: Path) -> None:
     """Write `count` shards, one in memory at a time, into an existing folder; a single one gets no index."""
     weight_map: dict[str, str] = {}
-    size = 0
-    for number, shard in enumerate(shards, 1):
+    size = number = 0
+    for shard in shards:
+        number += 1  # noqa: SIM113 -- enumerate holds the last one while the next is read
         name = WEIGHTS_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in shard.items()}
+        tensors = _apart(shard)
         save_file(tensors, folder / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, name)
         size += sum(tensor.nbytes for tensor in tensors.values())
+        del shard, tensors  # before the next is read
     if count > 1:
         index: dict[str, Any] = {"metadata": {"total_size": size}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def weights_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's tensors. Raises WeightsError when the index is broken or names a file that is not there."""
-    index = folder / INDEX_FILE
+def _apart(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own, as safetensors wants them: what is tied is written twice."""
+    apart: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, tensor in shard.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.clone() if place in storages else tensor
+        storages.add(place)
+    return apart
+
+
+def weights_files(folder: Path, stem: str = "model") -> list[Path]:
+    """The files that hold a folder's tensors. `stem` is what their library calls them.
+
+    Raises WeightsError when the index is broken or names a file that is not there.
+    """
+    index = folder / f"{stem}.safetensors.index.json"
     if not index.exists():
-        return [folder / WEIGHTS_FILE]
+        return [folder / f"{stem}.safetensors"]
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -66,13 +83,19 @@ def load_weights(model: nn.Module, shards: Iterable[Mapping[str, Tensor]]) -> No
     """Copy tensors into a model, strictly. Raises WeightsError naming what is missing, unknown or of another shape."""
     own = model.state_dict()
     given: dict[str, tuple[int, ...]] = {}
-    with torch.no_grad():
-        for shard in shards:
-            given |= {name: tuple(tensor.shape) for name, tensor in shard.items()}
-            for name, tensor in shard.items():
-                if name in own and own[name].shape == tensor.shape:
-                    own[name].copy_(tensor)
+    for shard in shards:
+        given |= {name: tuple(tensor.shape) for name, tensor in shard.items()}
+        _copy(shard, own)
+        del shard  # before the next is read
     check_fit({name: tuple(tensor.shape) for name, tensor in own.items()}, given)
+
+
+@torch.no_grad()
+def _copy(shard: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """What fits; a function of its own, so that no tensor outlives its shard."""
+    for name, tensor in shard.items():
+        if name in own and own[name].shape == tensor.shape:
+            own[name].copy_(tensor)
 
 
 def check_new(folder: Path) -> None:

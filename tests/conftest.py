@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import alone, can_make_namespaces, loud, watched
 
+from components.services import health
 from components.settings import quiet_environment
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +25,8 @@ SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
 FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
 FILES_OF_DATA = ("data/input.dvc", "data/.gitignore")
 Checkout = Callable[..., Path]
+DUE_IN_S = 20
+PATIENCE_S = 900
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +88,16 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory, child_environment: dic
 
 @dataclass(frozen=True)
 class TrainedLine:
-    """A repository whose whole line ran once at the preset `smoke`; `result` is what `mmfs run --json` said. Tests only read it."""
+    """A repository whose whole line ran once at the preset `smoke`; `result` is what `mmfs run --json` said. Tests only read it.
+
+    `alone`: it ran where there is no network but loopback; `asked` is the file in which a call for more would have been written down.
+    """
 
     root: Path
     environment: dict[str, str]
     result: dict[str, Any]
+    alone: bool
+    asked: Path
 
     def mmfs(self, *arguments: str) -> dict[str, Any]:
         """The JSON that a command prints; its exit status may be any."""
@@ -97,15 +108,21 @@ class TrainedLine:
 
 
 @pytest.fixture(scope="session")
-def trained_line(
-    checkout: Checkout, prefect_api: str, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> TrainedLine:
-    """The one trained run that all tests share which only read it; made when the first of them asks."""
-    root = checkout(tmp_path_factory.mktemp("trained") / "repository")
-    environment = {**child_environment, "PREFECT_API_URL": prefect_api}
-    done = run_mmfs(root, environment, "run", "--preset", "smoke", "--json")
+def trained_line(checkout: Checkout, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> TrainedLine:
+    """The one trained run that all tests share which only read it; made when the first of them asks.
+
+    It is what a person gets on a fresh machine: an empty Prefect home, no server, no cache, and here no network either.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    root = checkout(folder / "a repository")
+    (folder / "witness").mkdir()
+    environment, asked = watched(folder / "witness", loud(folder))
+    arguments = ("-m", "flows.cli", "run", "--preset", "smoke", "--json")
+    enclosed = can_make_namespaces()
+    command = alone(*arguments) if enclosed else [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
-    return TrainedLine(root, environment, json.loads(done.stdout))
+    return TrainedLine(root, child_environment, json.loads(done.stdout), enclosed, asked)
 
 
 def run_mmfs(root: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,3 +177,36 @@ def local_stack(
     finally:
         down = run_mmfs(root, child_environment, "down", "--json")
         assert down.returncode == 0, down.stderr
+
+
+@dataclass(frozen=True)
+class StackRuns:
+    """Two runs with the servers up: what `mmfs run --json` said of an unchanged one, and the flow run that a due schedule started."""
+
+    unchanged: dict[str, Any]
+    scheduled: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def stack_runs(local_stack: LocalStack) -> StackRuns:
+    """The command runs while the schedule is waited for. The scheduled run computes one stage anew, its others are Cached."""
+    due = (datetime.now(UTC) + timedelta(seconds=DUE_IN_S)).strftime("%Y-%m-%dT%H:%M:%S")
+    schedule = json.dumps({"interval": 86400, "anchor_date": due, "timezone": "UTC"})
+    parameters = json.dumps({"preset": "smoke", "overrides": ["tasks=[vqa]", "evaluate.bootstrap=150"]})
+    deployment = local_stack.root / "due.yaml"
+    deployment.write_text(
+        "deployments:\n- name: due\n  entrypoint: flows.training.train\n  work_pool: {name: mmfs-local}\n"
+        f"  schedules: [{schedule}]\n  parameters: {parameters}\n"
+    )
+    try:
+        local_stack.prefect("deploy", "--prefect-file", str(deployment), "--name", "due")
+    finally:
+        deployment.unlink()
+    unchanged = local_stack.mmfs("run", "--preset", "smoke", "--json")
+    assert unchanged.returncode == 0, unchanged.stderr + unchanged.stdout
+    query = {"deployments": {"name": {"any_": ["due"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    deadline = time.monotonic() + PATIENCE_S
+    while not (ended := [one for one in health.call(f"{local_stack.api}/flow_runs/filter", query) if one["end_time"]]):
+        assert time.monotonic() < deadline, f"no scheduled run that ended within {PATIENCE_S} s"
+        time.sleep(0.5)
+    return StackRuns(json.loads(unchanged.stdout), ended[0])

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.params import Kind
+from components.run.failures import FailureClass, StageError
 
 Split = Literal["train", "evaluation"]
 SPLITS: tuple[Split, ...] = ("train", "evaluation")
@@ -24,8 +25,11 @@ _REQUIRED_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
-class CorpusError(ValueError):
+class CorpusError(StageError):
     """The corpus as a whole cannot be used; the message names the file and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureClass.BAD_DATA, message)
 
 
 class DocumentError(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,20 +134,6 @@ class TrainStream:
         """
         draws = self._mixture.before(self._start_row + step * self._train.rows_per_step + skip_rows)
         return Cursor(self._start_row + skip_rows, {kind: self._plans[kind].anchor(count) for kind, count in draws.items()})
-
-    def documents_per_epoch(self) -> int:
-        """Training documents that take part."""
-        return sum(map(len, self._documents.values()))
-
-    def padding(self, steps: int = 16) -> float:
-        """Share of padding in the first steps."""
-        lengths = [
-            row.row_length(self._shape.num_visual_tokens)
-            for step in range(steps)
-            for planned in self.plan(step)
-            for row in planned.documents
-        ]
-        return 1 - sum(lengths) / math.prod((steps, self._train.rows_per_step, self._train.row_tokens))
 
     def close(self) -> None:
         """Close the shards."""

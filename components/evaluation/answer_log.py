@@ -14,8 +14,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.data.pictures import decode, encode_png
+from components.run.filetree import write_whole
 
 PICTURES = "generated"
+SAMPLES_FILE = "samples.jsonl"
 
 
 class TextAnswer(BaseModel):
@@ -82,9 +84,7 @@ class AnswerLog:
         """Write a generated picture (uint8 [h, w, 3]); its file appears whole or not at all."""
         data = encode_png(picture)
         name = f"{request.replace('/', '-')}-{ordinal}.png"
-        partial = self._folder / PICTURES / f".{name}.partial"
-        partial.write_bytes(data)
-        partial.replace(self._folder / PICTURES / name)
+        write_whole(self._folder / PICTURES / name, data)
         return PictureAnswer(file=name, sha256=hashlib.sha256(data).hexdigest())
 
 

@@ -20,8 +20,9 @@ from components.data.reader import evaluation_documents
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float, square
 from components.evaluation.answer_log import Answer, AnswerLog, PictureAnswer, TextAnswer
-from components.evaluation.job import MANIFEST_FILE, Job, unanswered
-from components.evaluation.manifest import KINDS_OF_TASK, Manifest, Request
+from components.evaluation.job import Job, unanswered
+from components.evaluation.manifest import MANIFEST_FILE, Manifest, Request
+from components.metrics import kinds_of
 from components.run.failures import FailureClass
 from model.build import load_model
 from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
@@ -95,7 +96,7 @@ def _bytes(piece: GeneratedImage) -> np.ndarray:
 
 def _documents(manifest: Manifest, job: Job) -> dict[str, LoadedDocument]:
     wanted = {request.document for request in manifest.requests}
-    loaded = [one for kind in KINDS_OF_TASK[manifest.task] for one in evaluation_documents(Path(job.index), Path(job.shards), kind)]
+    loaded = [one for kind in kinds_of(manifest.task) for one in evaluation_documents(Path(job.index), Path(job.shards), kind)]
     return {one.document.id: one for one in loaded if one.document.id in wanted}
 
 

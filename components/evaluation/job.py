@@ -16,7 +16,6 @@ from components.evaluation.answer_log import read_answers
 from components.evaluation.manifest import Manifest, Request
 
 JOB_FILE = "job.json"
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)

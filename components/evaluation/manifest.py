@@ -14,15 +14,10 @@ from typing import Any, Literal
 
 from components.data.documents import Document, ImageItem
 from components.data.keyed import generator
-from components.params import EvaluatedKind, SamplingParams, Task
+from components.params import SamplingParams, Task
 
 VERSION = 1
-KINDS_OF_TASK: dict[Task, tuple[EvaluatedKind, ...]] = {
-    "vqa": ("question", "multi", "caption"),
-    "grounding": ("referring",),
-    "segmentation": ("segmentation",),
-    "story": ("story",),
-}
+MANIFEST_FILE = "manifest.json"
 Mode = Literal["text", "picture", "document"]
 """What the model is asked for: one text, one picture (after a given BoI), or the rest of the document as it decides itself."""
 Answering = Literal["task", "pretrain"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -15,11 +16,13 @@ from components.data.sources.ink import labels_from_map, labels_from_picture
 from components.evaluation.answer_log import TextAnswer, read_picture
 from components.evaluation.estimates import Unavailable
 from components.evaluation.illustration import Cell, Illustration, Row, Verdict, cell
-from components.evaluation.judge import Judge
 from components.evaluation.metrics import interleaving
 from components.evaluation.metrics.segmentation import areas
 from components.evaluation.scoring import EXAMPLES, Asked, Evidence, Scored, none_of
 from components.evaluation.statistics import clustered_mean, proportion, resampled
+
+if TYPE_CHECKING:
+    from components.evaluation.judge import Judge
 
 CLASSES = 11
 """The ground and ten digits."""

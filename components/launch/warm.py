@@ -23,23 +23,29 @@ _ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_ANSWER_S = 10.0
+_READY_S = 120.0
+"""How long a rank waits for a zygote that still imports; one that has died is noticed at once."""
 
 
 @contextmanager
 def warm_ranks(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[dict[str, str]]:
     """A zygote for the stages that run in `folder` while the block lasts. Yields the variables to give to those stages.
 
-    It imports in the background; a stage that comes before it is ready, or from another folder, starts its ranks afresh.
+    It imports in the background; a stage that comes before it is ready waits for the rest, which is always less than what its own ranks
+    would import. A stage from another folder, or one whose zygote has died, starts its ranks afresh.
     Not for machines with a GPU: a CUDA context does not survive a fork.
     """
+    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mmfs-") as home:
         path = Path(home) / "warm.sock"
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            listener.listen()  # here, so that no request can come too early; the zygote alone keeps it open
             process = subprocess.Popen(
-                [sys.executable, "-m", "components.launch.zygote", str(path), str(os.getpid())],
+                [sys.executable, "-m", "components.launch.zygote", str(listener.fileno()), str(os.getpid())],
                 cwd=folder,
                 env={**environment, **_ONE_THREAD, "DS_ACCELERATOR": "cpu", "PYTHONHASHSEED": "0"},
+                pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -96,7 +102,7 @@ def start_warm(module: str, arguments: Sequence[str], environment: Mapping[str, 
 def _ask(path: str, request: dict[str, Any]) -> WarmProcess | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(_ANSWER_S)
+        connection.settimeout(_READY_S)
         connection.connect(path)
         connection.sendall(json.dumps(request).encode() + b"\n")
         answer = b""

@@ -1,4 +1,5 @@
-"""A process that has imported the heavy libraries once and forks ranks on request: `python -m components.launch.zygote SOCKET PARENT`.
+"""A process that has imported the heavy libraries once and forks ranks on request: `python -m components.launch.zygote SOCKET PARENT`,
+SOCKET being the descriptor of a listening one.
 
 One connection is one rank. The client sends a JSON line {module, arguments, environment, folder, log} and gets {"pid"} and, when the rank
 ends, {"status"}; or {"refused"}. A client that goes away takes its rank with it, and so does the zygote.
@@ -41,10 +42,8 @@ _REAP_S = 0.02
 class Zygote:
     """Serves requests one after the other; single-threaded, because a fork keeps only the forking thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen()
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._ranks: dict[int, socket.socket] = {}
@@ -132,7 +131,7 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def main(path: Path, parent: int) -> int:
+def main(listener: socket.socket, parent: int) -> int:
     """Import, check that forking is safe, serve."""
     die_with(parent)
     sys.modules["mlflow"] = None  # type: ignore[assignment]  # DeepSpeed would import it; no rank tracks
@@ -144,9 +143,9 @@ def main(path: Path, parent: int) -> int:
         return 1
     gc.collect()
     gc.freeze()  # what is shared is not touched by the collectors of the forks
-    Zygote(path).serve()
+    Zygote(listener).serve()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, permutation_test
 
 from components.params import GateRule
 
@@ -108,6 +107,8 @@ def holm(values: list[float]) -> list[float]:
 
 def paired_p(challenger: np.ndarray, champion: np.ndarray) -> tuple[float, str]:
     """One-sided p value that the challenger is better, and the test's name. Arrays [documents] float64, paired."""
+    from scipy.stats import binomtest, permutation_test  # a second that most decisions need not wait for
+
     differences = challenger - champion
     if not differences.any():
         return 1.0, "no document differs"
@@ -138,6 +139,8 @@ def _compare(rule: GateRule, challenger: Evaluated, champion: Evaluated) -> list
 
 
 def _guard(metric: str, margin: float, challenger: Evaluated, champion: Evaluated) -> tuple[dict[str, Any], str]:
+    from scipy.stats import bootstrap
+
     new, old = _paired(metric, challenger, champion)
     differences = new - old
     low = float(differences.min())

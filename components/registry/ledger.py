@@ -16,13 +16,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.registry.store import ObjectStore
+from components.run.failures import FailureClass, StageError
 
 SCHEMA = 1
 Kind = Literal["promoted", "rejected", "rolled back"]
 
 
-class LedgerError(RuntimeError):
+class LedgerError(StageError):
     """The ledger cannot be read or its chain is broken; the message names the entry."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureClass.INFRASTRUCTURE, message)
 
 
 class Entry(BaseModel):

@@ -13,7 +13,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from components.evaluation.answer_log import SAMPLES_FILE
 from components.evaluation.estimates import METRICS_FILE, Estimate, read_metrics
+from components.evaluation.manifest import MANIFEST_FILE
 from components.registry.gate import Evaluated
 from components.run.failures import FailureClass, StageError
 from components.tracking.logged_model import find
@@ -22,8 +24,6 @@ from components.tracking.weights import DIGEST_TAG
 RUN_TAG = "mmfs.run_id"
 MLFLOW_RUN_TAG = "mmfs.mlflow_run_id"
 EVALUATION_TAG = "mmfs.evaluation."
-MANIFEST_FILE = "manifest.json"
-SAMPLES_FILE = "samples.jsonl"
 EVIDENCE_FILES = (MANIFEST_FILE, METRICS_FILE, SAMPLES_FILE)
 TAGGED_MANIFEST_CHARACTERS = 16
 
@@ -33,6 +33,13 @@ class RegistryError(StageError):
 
     def __init__(self, message: str) -> None:
         super().__init__(FailureClass.BAD_CONFIG, message)
+
+
+class UnknownModel(RegistryError):
+    """No model, version or alias of that name is registered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; `mmfs models list` lists what there is, `mmfs run` trains some")
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,15 @@ def evaluation_tag(manifest: str) -> str:
 
 
 def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion:
-    """A registered version. Raises RegistryError."""
+    """A registered version. Raises UnknownModel."""
     for one in versions(client, model):
         if int(one.version) == version:
             return one
-    raise RegistryError(f"{model} has no version {version}; `mmfs models` lists what there is")
+    raise UnknownModel(f"{model} has no version {version}")
 
 
 def resolve_version(client: MlflowClient, address: str) -> ModelVersion:
-    """The version at `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises RegistryError."""
+    """The version at `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises RegistryError; UnknownModel where there is none."""
     found = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([\w-]+)|/(\d+))", address)
     if found is None:
         raise RegistryError(f"{address!r} names no model version; write it as models:/mmfs-vqa@champion or models:/mmfs-vqa/3")
@@ -117,8 +124,15 @@ def resolve_version(client: MlflowClient, address: str) -> ModelVersion:
         return find_version(client, name, int(number))
     try:
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        raise RegistryError(f"{name} has no version with the alias {alias!r}; `mmfs models list` lists what there is") from None
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise UnknownModel(f"{name} has no version with the alias {alias!r}") from None
+
+
+def is_absent(error: MlflowException) -> bool:
+    """Whether MLflow says that what was asked for does not exist; it calls an unknown alias an invalid value."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 
 
 def versions(client: MlflowClient, model: str, tags: Mapping[str, str] | None = None) -> list[ModelVersion]:

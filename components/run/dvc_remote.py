@@ -5,13 +5,16 @@ from __future__ import annotations
 import configparser
 from pathlib import Path
 
+from components.settings import without_secrets
+
 
 def remote_address(root: Path) -> str | None:
-    """Address of the default remote, a folder made absolute; None where none is configured."""
+    """Address of the default remote for people and records: a folder made absolute, an address without user and password; None where none
+    is configured. DVC reads its secrets from the configuration itself."""
     config = _read(root)
     name = config.get("core", "remote", fallback=None)
     url = config.get(_section(name), "url", fallback=None)
-    return None if name is None or url is None else _absolute(url, root)
+    return None if name is None or url is None else without_secrets(_absolute(url, root))
 
 
 def cache_folder(root: Path) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+KEEP_S = 24 * 3600.0
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -27,10 +31,27 @@ def place(source: Path, target: Path) -> None:
     os.replace(staging, target)
 
 
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file in one step, text as UTF-8: a process that dies meanwhile leaves the old file, or none. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        staging.write_bytes(data.encode() if isinstance(data, str) else data)
+        staging.replace(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into; it becomes `target`, replacing what is there, when the block ends, and vanishes when it fails."""
-    staging = target.with_name(f".{target.name}.partial")
+    """A folder to write into; it becomes `target`, replacing what is there, when the block ends, and vanishes when it fails.
+
+    Several processes may write the same target: the last one's stays. What a killed one left goes when somebody writes it a day later.
+    """
+    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    for left in (one for one in target.parent.glob(f".{glob.escape(target.name)}.*.partial") if time.time() - one.stat().st_mtime > KEEP_S):
+        remove(left)
     remove(staging)
     staging.mkdir(parents=True)
     try:

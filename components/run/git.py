@@ -36,6 +36,11 @@ def source_patch(root: Path) -> bytes:
         return _run(root, ["diff", "--cached", "--binary", "--full-index", "HEAD"], index)
 
 
+def changed_files(patch: bytes) -> int:
+    """How many files a patch of `source_patch` changes, makes or removes; its lines of content all begin with a mark."""
+    return sum(line.startswith(b"diff --git ") for line in patch.splitlines())
+
+
 def add_worktree(root: Path, folder: Path, sha: str) -> None:
     """A detached checkout of `sha` in `folder`."""
     git(root, "worktree", "prune")

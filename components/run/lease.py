@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from components.run.filetree import write_whole
+
+LEASE_FILE = "lease.json"
 HEARTBEAT_S = 5.0
 SILENCE_S = 60.0
 
@@ -41,12 +44,30 @@ class Owner:
         return time.time() - self.heartbeat < SILENCE_S
 
 
-class Lease:
-    """The right to work in `folder`, renewed by a thread until it is released."""
+def owner_of(folder: Path) -> Owner | None:
+    """Who holds, or held when it died, the lease of a folder."""
+    try:
+        return Owner(**json.loads((folder / LEASE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
-    def __init__(self, folder: Path, on_lost: Callable[[], None]) -> None:
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody living works in a folder."""
+    owner = owner_of(folder)
+    return owner is not None and owner.alive(Owner.myself())
+
+
+class Lease:
+    """The right to work in `folder`, renewed by a thread until it is released.
+
+    `on_lost` is called from that thread if another machine, which believes this one dead, took it: a run goes on, its stages hold leases of
+    their own.
+    """
+
+    def __init__(self, folder: Path, on_lost: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
-        self._record = folder / "lease.json"
+        self._record = folder / LEASE_FILE
         self._on_lost = on_lost
         self._me = Owner.myself()
         self._stop = threading.Event()
@@ -71,13 +92,13 @@ class Lease:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         with self._guard():
-            owner = self._read()
+            owner = owner_of(self._folder)
             if owner is not None and owner.same(self._me):
                 self._record.unlink()
 
     def _take(self) -> Owner | None:
         with self._guard():
-            owner = self._read()
+            owner = owner_of(self._folder)
             if owner is not None and owner.alive(self._me):
                 return owner
             self._write()
@@ -87,22 +108,14 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             with self._guard():
-                owner = self._read()
+                owner = owner_of(self._folder)
                 if owner is None or not owner.same(self._me):
                     self._on_lost()
                     return
                 self._write()
 
-    def _read(self) -> Owner | None:
-        try:
-            return Owner(**json.loads(self._record.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
     def _write(self) -> None:
-        fresh = self._record.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(replace(self._me, heartbeat=time.time()))))
-        fresh.replace(self._record)
+        write_whole(self._record, json.dumps(asdict(replace(self._me, heartbeat=time.time()))))
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

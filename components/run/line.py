@@ -24,6 +24,7 @@ from components.registry.store import open_store
 from components.report import Decision, Identity, StageRow, collect, render
 from components.run.dvc_remote import cache_folder
 from components.run.events import Event
+from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.lineage import LineageRecord, make_lineage
 from components.run.pipeline import read_pipeline
@@ -36,10 +37,9 @@ from components.tracking.sender import drain
 VERSION_STEP = "version"
 ARCHIVE_STEP = "archive"
 GRACE_S = 15.0  # a worker gives the whole flow 30 s
-DIRTY = "source files were changed without a commit; commit them and run again"
 MAX_PARAM_CHARACTERS = 6000
 MAX_PARAMS_PER_CALL = 100
-_MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
 @dataclass
@@ -66,13 +66,17 @@ class TrainingRun:
             drain(settings)  # what earlier processes could not send
             run_id = workspace.record.mlflow_run_id
             if run_id is None or not resume_run(client, run_id):
-                run_id = open_run(client, settings, workspace.run_id, {"mmfs.run_id": workspace.run_id})
+                tags = {"mmfs.run_id": workspace.run_id, "mmfs.changed_files": str(workspace.changed_files)}
+                run_id = open_run(client, settings, workspace.run_id, tags)
                 workspace.note(mlflow_run_id=run_id)
                 _log_params(client, run_id, values)
+            run = cls(settings, workspace, parse(values), client, run_id, opened)
+            if not run._seen_before:  # every stage will run: its ranks' imports may begin while Prefect's server comes up
+                run._warm_up()
         except BaseException:
             workspace.close("open")
             raise
-        return cls(settings, workspace, parse(values), client, run_id, opened)
+        return run
 
     @property
     def run_id(self) -> str:
@@ -85,15 +89,23 @@ class TrainingRun:
         known = read_pipeline(self.workspace.paths.dvc_yaml)
         return tuple(name for name in known if "@" not in name or name.partition("@")[2] in self.params.tasks)
 
+    @property
+    def warning(self) -> str:
+        """What speaks against promoting anything of this run; empty where nothing does."""
+        count = self.workspace.changed_files
+        files = "1 source file was" if count == 1 else f"{count} source files were"
+        return f"{files} changed without a commit, so no model of this run can be promoted; commit them and run again" if count else ""
+
     def run_stage(self, name: str, on_event: Callable[[Event], None]) -> StageOutcome:
         """Run a stage of dvc.yaml, `version` or `archive` in a child of its own. Raises the StageError it failed with."""
         runner = self._runner()
         if name == VERSION_STEP:
             outcome = self._ended(runner.run_module(name, "components.version", on_event=on_event))
-            self._restore(runner)
+            if self._seen_before:
+                self._restore(runner)
             return outcome
         if name == ARCHIVE_STEP:
-            outcome = runner.run_module(name, "components.run.archive", [self.run_id, *self.stages], on_event=on_event)
+            outcome = runner.run_module(name, "components.run.archive", [self.run_id], on_event=on_event)
             self._ended(outcome if outcome.failure else replace(outcome, status="Completed"))
             self.workspace.note(experiment=self.run_id)
             return self.ended[name]
@@ -115,7 +127,7 @@ class TrainingRun:
 
     def register(self, task: Task, lineage: LineageRecord) -> Candidate:
         """The task's model as a registered version."""
-        obstacle = None if lineage.promotable else DIRTY
+        obstacle = None if lineage.promotable else self.warning
         origin = Origin(self.run_id, self.mlflow_run_id, experiment_id(self.client, self.settings), lineage.tags(), obstacle)
         paths = self.workspace.paths
         return register(self.client, task, origin, paths.finetune(task) / "weights.json", paths.evaluation(task))
@@ -142,8 +154,9 @@ class TrainingRun:
             identities=self.identities(),
             decisions=[self._decision(task, outcome) for task, outcome in outcomes.items()],
             message=message,
+            warning=self.warning,
         )
-        files.report.write_text(render(data), encoding="utf-8")
+        write_whole(files.report, render(data))
         self.client.log_artifact(self.mlflow_run_id, str(files.report))
         return files.report
 
@@ -170,7 +183,7 @@ class TrainingRun:
             self.workspace.close(state)
             return
         try:
-            close_run(self.client, self.mlflow_run_id, _MLFLOW_STATUS[state])
+            close_run(self.client, self.mlflow_run_id, MLFLOW_STATUS[state])
         finally:
             self.workspace.close(state)
 
@@ -187,15 +200,22 @@ class TrainingRun:
         return StageRunner(checkout, files, self.settings, self.mlflow_run_id, self.run_id, GRACE_S, self.warmth)
 
     def _restore(self, runner: StageRunner) -> None:
-        """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest.
+        """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest."""
+        self.restored = {one.name: one for one in runner.restore(self.stages)}
+        self._warm_up()
 
-        Where stages are left to run on a CPU, a zygote begins to import for their ranks.
-        """
-        if (cache_folder(self.workspace.checkout) / "runs").is_dir():
-            self.restored = {one.name: one for one in runner.restore(self.stages)}
-        if len(self.restored) < len(self.stages) and device_type() == "cpu":
-            log = self.workspace.files.log("zygote")
-            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.workspace.checkout, log))
+    @property
+    def _seen_before(self) -> bool:
+        """Whether DVC's run-cache may know stages of this run."""
+        return (cache_folder(self.workspace.checkout) / "runs").is_dir()
+
+    def _warm_up(self) -> None:
+        """Let a zygote begin to import for the ranks of the stages that are left; on a CPU only."""
+        known = read_pipeline(self.workspace.paths.dvc_yaml)
+        wanted = any(known[name].starts_ranks for name in self.stages if name not in self.restored)
+        if wanted and not self.warmth and device_type() == "cpu":
+            environment, log = self._runner().environment(), self.workspace.files.log("zygote")
+            self.warmth = self.resources.enter_context(warm_ranks(environment, self.workspace.checkout, log))
 
     def _record_cached(self, name: str) -> None:
         """The child run of a stage that did not need to run, with the metrics in its outs."""

@@ -12,15 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.params import read_mapping
 from components.run.dvc_remote import content_address, remote_address
 from components.run.failures import FailureClass, StageError
+from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.pipeline import read_pipeline
 from components.run.workspace import Workspace
+from components.run.yamlfile import read_yaml
 
 VERSION = 1
 LIBRARIES = [
@@ -82,8 +83,7 @@ class LineageRecord(BaseModel):
 
     def write(self, path: Path) -> None:
         """lineage.json, with the digest for people."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.model_dump() | {"digest": self.digest}, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.model_dump() | {"digest": self.digest}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -126,7 +126,7 @@ def make_lineage(workspace: Workspace, stages: tuple[str, ...]) -> LineageRecord
 
 def lock_digest(dvc_lock: Path, stages: tuple[str, ...]) -> str:
     """Digest of the lock's entries of these stages, whatever their order in the file."""
-    locked: Mapping[str, Any] = yaml.safe_load(dvc_lock.read_text(encoding="utf-8"))["stages"]
+    locked: Mapping[str, Any] = read_yaml(dvc_lock)["stages"]
     return hashlib.sha256(json.dumps({name: locked[name] for name in stages}, sort_keys=True).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from components.run.paths import Paths
 from components.run.pipeline import StageSpec, read_pipeline
 from components.run.process import die_with_parent
 from components.run.work import WorkFolder, hold_work
-from components.settings import Settings
+from components.settings import Settings, without_secrets
 from components.tracking.stage_run import StageRun
 from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, at_hand
 
@@ -83,7 +83,7 @@ def _run(name: str, body: Body, settings: Settings, events: EventWriter) -> None
             result = _tracked(params, paths, context, body, inputs)
         except BaseException as error:
             problem = explain(error)
-            tracking.set_tags({"mmfs.failure": problem.failure, "mmfs.failure_message": problem.message})
+            tracking.set_tags({"mmfs.failure": problem.failure, "mmfs.failure_message": without_secrets(problem.message)})
             tracking.close("KILLED" if problem.failure is FailureClass.PREEMPTED else "FAILED")
             raise
         work.finish(result.as_dict())

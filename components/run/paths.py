@@ -129,6 +129,16 @@ class RunFiles:
         return self.folder / "lineage.json"
 
     @property
+    def work(self) -> Path:
+        """Unfinished work of a reproduction, which shares none with others."""
+        return self.folder / "work"
+
+    @property
+    def original(self) -> Path:
+        """Outs that a reproduction compares its own with."""
+        return self.folder / "original"
+
+    @property
     def report(self) -> Path:
         return self.folder / "report.html"
 

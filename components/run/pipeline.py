@@ -10,6 +10,9 @@ from typing import Any
 import yaml
 
 from components.run.failures import FailureClass, StageError
+from components.run.yamlfile import read_yaml
+
+_RANK_STARTER = "components/launch/warm.py"
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,16 @@ class StageSpec:
     params: tuple[str, ...]
     outs: tuple[str, ...]
 
+    @property
+    def starts_ranks(self) -> bool:
+        """Whether its code starts rank processes, which a zygote makes quicker."""
+        return _RANK_STARTER in self.deps
+
 
 def read_pipeline(dvc_yaml: Path) -> dict[str, StageSpec]:
     """Every stage by its address (`finetune@vqa`). Raises StageError when the file cannot be used."""
     try:
-        declared = yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
+        declared = read_yaml(dvc_yaml)["stages"]
         stages = [stage for name, body in declared.items() for stage in _unfold(name, body)]
     except FileNotFoundError:
         raise StageError(FailureClass.BAD_CONFIG, f"{dvc_yaml} does not exist", "run from the repository root") from None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.run import workspace
-from components.run.lease import Owner
+from components.run.filetree import write_whole
+from components.run.lease import Owner, is_held, owner_of
 from components.run.paths import Home, RunFiles
 
 RESULT_VERSION = 1
@@ -26,7 +27,8 @@ class UnknownRun(LookupError):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. `owner` is the process that runs or ran it last; `result` is what it came to, as JSON. Times are seconds since the epoch."""
+    """One run. A Killed one lost its process; the same command takes it up again. `owner` is the process that runs or ran it last;
+    `result` is what it came to, as JSON. Times are seconds since the epoch."""
 
     run_id: str
     state: RunState
@@ -41,11 +43,6 @@ class RunRecord:
     def is_alive(self) -> bool:
         """Whether its process still runs it."""
         return self.state == "Running"
-
-    @property
-    def shown_state(self) -> RunState:
-        """The state for people; Killed is a run whose process went away, which the same command takes up again."""
-        return self.state
 
 
 class RunRecords:
@@ -84,39 +81,26 @@ class RunRecords:
 
 def write_result(files: RunFiles, ended: float, result: Mapping[str, Any]) -> None:
     """Keep what a run came to beside its record."""
-    path = files.folder / "result.json"
-    aside = path.with_suffix(".new")
-    aside.write_text(
-        json.dumps({"version": RESULT_VERSION, "ended": ended, "result": dict(result)}, indent=1, default=str), encoding="utf-8"
-    )
-    aside.replace(path)
+    record = {"version": RESULT_VERSION, "ended": ended, "result": dict(result)}
+    write_whole(files.folder / "result.json", json.dumps(record, indent=1, default=str))
 
 
 def _read(files: RunFiles) -> RunRecord | None:
     known = workspace.RunRecord.read(files.record)
     if known is None:
         return None
-    owner = _owner(files.folder / "lease.json")
-    alive = owner is not None and owner.alive(Owner.myself())
     ended = {} if known.state == "open" else _result(files.folder / "result.json")
     return RunRecord(
         run_id=known.run_id,
-        state=_ENDED[known.state] if known.state != "open" else "Running" if alive else "Killed",
+        state=_ENDED[known.state] if known.state != "open" else "Running" if is_held(files.folder) else "Killed",
         started=known.created,
         ended=ended.get("ended"),
         mlflow_run_id=known.mlflow_run_id or "",
         prefect_flow_run_id=known.prefect_flow_run_id or "",
         experiment=known.experiment,
-        owner=owner,
+        owner=owner_of(files.folder),
         result=ended.get("result", {}),
     )
-
-
-def _owner(path: Path) -> Owner | None:
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _result(path: Path) -> dict[str, Any]:

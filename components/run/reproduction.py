@@ -21,11 +21,14 @@ from components.run.dvc_remote import share
 from components.run.events import Event
 from components.run.failures import FailureClass, StageError
 from components.run.key import device_type
+from components.run.lease import Lease
+from components.run.line import MLFLOW_STATUS
 from components.run.lineage import LineageRecord, verify_lineage
 from components.run.outs import Difference, compare_outs
 from components.run.paths import Paths, RunFiles
 from components.run.pipeline import StageSpec, read_pipeline
 from components.run.stage import StageOutcome, StageRunner
+from components.run.workspace import VERSION, Request, RunRecord, State
 from components.settings import Settings
 from components.tracking.mlflow_run import close_run, connect, open_run
 
@@ -41,7 +44,8 @@ class Reproduction:
 
     settings: Settings
     client: MlflowClient
-    name: str
+    record: RunRecord
+    lease: Lease
     model: str
     version: int
     lineage: LineageRecord
@@ -67,15 +71,25 @@ class Reproduction:
         recorded = Path(client.download_artifacts(run_id, "lineage", str(_made(files.folder))))
         lineage = LineageRecord.read(recorded / "lineage.json")
         remarks = verify_lineage(lineage, settings.root, recorded / "dvc.lock")
-        fresh = settings.model_copy(update={"work": files.folder / "work"})
+        fresh = settings.model_copy(update={"work": files.work})
         parent = open_run(client, settings, name, {"mmfs.reproduces": lineage.run_id, "mmfs.model": f"{version.name}/{version.version}"})
-        one = cls(fresh, client, name, version.name, int(version.version), lineage, parent, remarks)
+        request = Request(lineage.git_sha, lineage.patch_sha256, lineage.params_sha256)
+        record = RunRecord(VERSION, name, time.time(), request, mlflow_run_id=parent, kind="reproduce")
+        lease = Lease(files.folder)
+        lease.try_acquire()
+        one = cls(fresh, client, record, lease, version.name, int(version.version), lineage, parent, remarks)
         try:
+            record.write(files.record)
             one._check_out(recorded, source)
         except BaseException:
-            one.close(failed=True)
+            one.close("failed")
             raise
         return one
+
+    @property
+    def name(self) -> str:
+        """Its name in every tool."""
+        return self.record.run_id
 
     @property
     def files(self) -> RunFiles:
@@ -86,11 +100,6 @@ class Reproduction:
     def checkout(self) -> Path:
         """Where it computes."""
         return self.settings.home.worktrees / self.name
-
-    @property
-    def original(self) -> Path:
-        """The run's own outs, for the comparison."""
-        return self.files.folder / "original"
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -111,15 +120,28 @@ class Reproduction:
 
     def compare(self) -> list[Difference]:
         """What came out otherwise."""
-        return compare_outs(self.stages, self.original, self.checkout)
+        return compare_outs(self.stages, self.files.original, self.checkout)
 
-    def close(self, failed: bool = False) -> None:
-        """Remove the checkout and the unfinished work; the logs stay."""
+    def note(self, prefect_flow_run_id: str) -> None:
+        """Remember its name in Prefect."""
+        self.record = replace(self.record, prefect_flow_run_id=prefect_flow_run_id)
+        self.record.write(self.files.record)
+
+    def close(self, state: State) -> None:
+        """Tell MLflow how it ended, remove the checkout and the unfinished work; the logs and the record stay."""
         self.resources.close()
-        close_run(self.client, self.mlflow_run_id, "FAILED" if failed else "FINISHED")
-        git.remove_worktree(self.settings.root, self.checkout)
-        for folder in (self.settings.work_root, self.original):
+        try:
+            close_run(self.client, self.mlflow_run_id, MLFLOW_STATUS[state])
+            self._clean()
+        finally:
+            self.record = replace(self.record, state=state)
+            self.record.write(self.files.record)
+            self.lease.release()
+
+    def _clean(self) -> None:
+        for folder in (self.files.work, self.files.original):
             shutil.rmtree(folder, ignore_errors=True)
+        git.remove_worktree(self.settings.root, self.checkout)  # last: what finds a killed reproduction's leavings looks for it
 
     def _check_out(self, recorded: Path, source: str | None) -> None:
         """The run's source with its patch, parameters, lock and pinned data."""
@@ -137,14 +159,14 @@ class Reproduction:
         paths.input_pin.write_text(yaml.safe_dump(pin), encoding="utf-8")
 
     def _fetch(self, runner: StageRunner, on_event: Callable[[Event], None]) -> StageOutcome:
+        if device_type() == "cpu" and any(stage.starts_ranks for stage in self.stages):
+            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.checkout, self.files.log("zygote")))
         targets = ["data/input.dvc", *self.lineage.stage_keys]
         outcome = _whole(runner.run_module(FETCH_STEP, "dvc", ["pull", *targets], on_event))
         for out in (out for stage in self.stages for out in stage.outs):
-            target = self.original / out
+            target = self.files.original / out
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self.checkout / out, target)
-        if device_type() == "cpu":
-            self.warmth = self.resources.enter_context(warm_ranks(runner.environment(), self.checkout, self.files.log("zygote")))
         return replace(outcome, status="Completed")
 
 

@@ -11,23 +11,44 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from components.run.pipeline import read_pipeline
 from components.run.process import die_with_parent
+from components.run.yamlfile import read_yaml, write_yaml
 from components.settings import quiet
 
 LOCK_VARIABLE = "MMFS_LOCK"
 
 
+def read_lock(path: Path) -> dict[str, Any] | None:
+    """What a lock holds; None where there is none or DVC would refuse it: DVC writes its lock in place, and may be killed meanwhile."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        known: dict[str, Any] = COMPILED_LOCKFILE_SCHEMA(read_yaml(path))
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, yaml.YAMLError, Invalid):
+        return None
+    return known
+
+
 def seed(lock: Path, target: Path, stages: Iterable[str]) -> bool:
-    """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from."""
-    if target.exists() or not lock.is_file():
+    """Write the entries of these stages into a lock of their own; False where the checkout has one or there is none to take them from.
+
+    A lock that a kill left torn would stop every later attempt; it is discarded, DVC's run-cache knows what it held.
+    """
+    if read_lock(target) is not None:
         return False
-    known = yaml.load(lock.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    chosen = {name: known["stages"][name] for name in stages if name in known["stages"]}
-    target.write_text(yaml.safe_dump({"schema": known["schema"], "stages": chosen}, sort_keys=False), encoding="utf-8")
+    target.unlink(missing_ok=True)
+    known = read_lock(lock)
+    if known is None:
+        return False
+    entries = known.get("stages", {})
+    chosen = {name: entries[name] for name in stages if name in entries}
+    write_yaml(target, {"schema": known["schema"], "stages": chosen})
     return True
 
 
@@ -44,7 +65,8 @@ def main(stages: list[str]) -> int:
     last = [name for name in stages if not any(path == out or path.startswith(f"{out}/") for out in pipeline[name].outs for path in needed)]
     if seed(Path(os.environ.get(LOCK_VARIABLE, "")), Path("dvc.lock"), stages):
         dvc(["checkout", "--quiet"])
-    return int(dvc(["--wait-for-lock", "repro", "--keep-going", *last]))
+    asked = [] if len(stages) == len(pipeline) else last  # for each name DVC would read dvc.yaml and dvc.lock anew
+    return int(dvc(["--wait-for-lock", "repro", "--keep-going", *asked]))
 
 
 if __name__ == "__main__":

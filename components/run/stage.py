@@ -19,7 +19,7 @@ from components.run.filetree import remove
 from components.run.paths import Paths, RunFiles
 from components.run.pipeline import read_pipeline
 from components.run.restore import LOCK_VARIABLE
-from components.settings import Settings
+from components.settings import Settings, without_secrets
 from components.tracking.sender import Sender
 from components.tracking.stage_run import spool_folder
 from components.tracking.weights import WEIGHTS_FILE, WeightsRecord
@@ -234,4 +234,4 @@ def _last_error(log: Path, offset: int) -> str:
         file.seek(offset)
         lines = file.read().decode(errors="replace").splitlines()
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return errors[-1] if errors else ""
+    return without_secrets(errors[-1]) if errors else ""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.run.filetree import place, remove
-from components.run.lease import Lease, Owner
+from components.run.filetree import place, remove, write_whole
+from components.run.lease import Lease, Owner, is_held
 
 VERSION = 1
 
@@ -51,9 +51,7 @@ class WorkFolder:
         """Record that every out is published, then drop the unfinished work."""
         outs = {name: _sizes(self.folder / "finished" / name) for name in self.published}
         record = {"version": VERSION, "time": time.time(), "result": dict(result), "outs": outs}
-        fresh = self.folder / "finished.json.new"
-        fresh.write_text(json.dumps(record, indent=1))
-        fresh.replace(self.folder / "finished.json")
+        write_whole(self.folder / "finished.json", json.dumps(record, indent=1))
         shutil.rmtree(self.body, ignore_errors=True)
 
     def restore(self) -> dict[str, Any] | None:
@@ -89,10 +87,10 @@ def hold_work(work_root: Path, key: str, root: Path, on_wait: Callable[[Owner], 
 
 
 def discard_work(work_root: Path, older_than_s: float) -> int:
-    """Remove work folders that nobody holds and nobody touched for so long; how many."""
+    """Remove work folders that nobody living holds and nobody touched for so long; how many."""
     removed = 0
     for folder in work_root.iterdir() if work_root.is_dir() else ():
-        if time.time() - folder.stat().st_mtime > older_than_s and not (folder / "lease.json").exists():
+        if time.time() - folder.stat().st_mtime > older_than_s and not is_held(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +16,8 @@ from typing import Any, Literal, Self
 from components.run import git
 from components.run.dvc_remote import share
 from components.run.failures import FailureClass, StageError
-from components.run.lease import Lease
+from components.run.filetree import remove, write_whole
+from components.run.lease import Lease, is_held
 from components.run.parameters import as_yaml
 from components.run.paths import Paths, RunFiles
 from components.run.work import discard_work
@@ -37,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json: the run's request, state and names elsewhere, read to resume it."""
+    """run.json: the run's request, state and names elsewhere, read to resume it. A reproduction has one too, but is never taken up."""
 
     version: int
     run_id: str
@@ -47,6 +49,7 @@ class RunRecord:
     mlflow_run_id: str | None = None
     prefect_flow_run_id: str | None = None
     experiment: str | None = None
+    kind: Literal["train", "reproduce"] = "train"
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -59,10 +62,7 @@ class RunRecord:
 
     def write(self, path: Path) -> None:
         """Replace the record in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        fresh.replace(path)
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
 
 class Workspace:
@@ -91,9 +91,9 @@ class Workspace:
         return self.settings.home.run(self.run_id)
 
     @property
-    def dirty(self) -> bool:
-        """Whether it computes with source that no commit holds."""
-        return self.record.request.patch_sha256 is not None
+    def changed_files(self) -> int:
+        """How many files of the source that it computes with are in no commit as they are."""
+        return 0 if self.record.request.patch_sha256 is None else git.changed_files(self.files.patch.read_bytes())
 
     def note(self, **names: str) -> None:
         """Remember the run's names elsewhere: mlflow_run_id, prefect_flow_run_id, experiment."""
@@ -108,11 +108,11 @@ class Workspace:
         if state != "open":
             for path in (self.paths.dvc_lock, self.paths.params):
                 if path.exists():
-                    shutil.copyfile(path, self.files.folder / path.name)
+                    write_whole(self.files.folder / path.name, path.read_bytes())
             self.record = replace(self.record, state=state)
             self.record.write(self.files.record)
             git.remove_worktree(self.settings.root, self.checkout)
-            discard_work(self.settings.work_root, KEEP_WORK_S)
+            discard_abandoned(self.settings, KEEP_WORK_S)
         self._lease.release()
 
 
@@ -132,13 +132,30 @@ def open_workspace(settings: Settings, values: Mapping[str, Any], fresh: bool = 
     return unfinished or _begin(settings, request, values, patch)
 
 
+def discard_abandoned(settings: Settings, older_than_s: float) -> None:
+    """Remove what killed processes left and nobody went on with for so long: work folders, checkouts, copies made to compare with.
+
+    Logs and records stay. Who works renews a lease, which touches the folder of the run.
+    """
+    discard_work(settings.work_root, older_than_s)
+    for checkout in settings.home.worktrees.iterdir() if settings.home.worktrees.is_dir() else ():
+        files = settings.home.run(checkout.name)
+        touched = (files.folder if files.folder.is_dir() else checkout).stat().st_mtime
+        if time.time() - touched > older_than_s and not is_held(files.folder):
+            for copy in (files.work, files.original):
+                remove(copy)
+            with suppress(StageError):  # a checkout that was killed half-made is none that git knows
+                git.remove_worktree(settings.root, checkout)
+            remove(checkout)
+
+
 def _take_up(settings: Settings, request: Request) -> Workspace | None:
     runs = settings.home.folder / "runs"
     for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
         record = RunRecord.read(folder / "run.json")
-        if record is None or record.state != "open" or record.request != request:
+        if record is None or record.kind != "train" or record.state != "open" or record.request != request:
             continue
-        lease = Lease(folder, on_lost=_ignore)
+        lease = Lease(folder)
         if (settings.home.worktrees / record.run_id / ".dvc" / "config.local").exists() and lease.try_acquire():
             return Workspace(settings, record, lease, resumed=True)
     return None
@@ -146,7 +163,7 @@ def _take_up(settings: Settings, request: Request) -> Workspace | None:
 
 def _begin(settings: Settings, request: Request, values: Mapping[str, Any], patch: bytes) -> Workspace:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    lease = Lease(settings.home.run(run_id).folder, on_lost=_ignore)
+    lease = Lease(settings.home.run(run_id).folder)
     lease.try_acquire()
     workspace = Workspace(settings, RunRecord(VERSION, run_id, time.time(), request), lease, resumed=False)
     try:
@@ -172,7 +189,3 @@ def _check_out(workspace: Workspace, patch: bytes) -> None:
     if not (workspace.checkout / ".dvc" / "config").exists():
         raise StageError(FailureClass.BAD_CONFIG, f"the commit of {settings.root} has no .dvc/config", "run `dvc init` and commit")
     (workspace.checkout / ".dvc" / "tmp").mkdir(exist_ok=True)
-
-
-def _ignore() -> None:
-    """A run's lease is only lost to a machine that believes this one dead; its stages hold leases of their own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import uuid
@@ -14,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+
+from components.run.filetree import write_whole
 
 RECORD_VERSION = 1
 MARK = "MMFS_SERVICE"  # inherited by everything a service starts, in whatever session it ends up
@@ -81,11 +82,8 @@ def stop(record: Record, grace_s: float = 15.0) -> None:
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write the record atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"version": RECORD_VERSION, **asdict(record)}), encoding="utf-8")
-    temporary.replace(path)
+    """Write the record in one step."""
+    write_whole(path, json.dumps({"version": RECORD_VERSION, **asdict(record)}))
 
 
 def read_record(path: Path) -> Record | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.run.filetree import write_whole
+
 NAME = "mmfs"
 
 
@@ -14,11 +16,7 @@ def path(root: Path) -> Path:
 
 def write(root: Path, api: str) -> None:
     """Point the checkout's profile at the server."""
-    file = path(root)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".new")
-    temporary.write_text(f'active = "{NAME}"\n\n[profiles.{NAME}]\nPREFECT_API_URL = "{api}"\n', encoding="utf-8")
-    temporary.replace(file)
+    write_whole(path(root), f'active = "{NAME}"\n\n[profiles.{NAME}]\nPREFECT_API_URL = "{api}"\n')
 
 
 def remove(root: Path) -> None:

@@ -51,12 +51,19 @@ class Answer:
 
 
 def ask(settings: Settings, model_uri: str, prompt: Prompt, options: Options) -> Answer:
-    """Load a model as any MLflow client would and let it continue a prompt. Raises MlflowException for an unknown model."""
+    """Load a model as any MLflow client would and let it continue a prompt. Raises UnknownModel."""
     import mlflow
     import pandas as pd
 
+    from components.registry.package import UnknownModel, is_absent
+
     mlflow.set_tracking_uri(settings.tracking_uri)
-    model = mlflow.pyfunc.load_model(model_uri)
+    try:
+        model = mlflow.pyfunc.load_model(model_uri)
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise UnknownModel(f"{model_uri}: {error.message}") from None
     answered = model.predict(pd.DataFrame([prompt.row()]), params=asdict(options))
     tags = mlflow.get_logged_model(model.model_id).tags if model.model_id else {}
     run_id = mlflow.get_run(model.metadata.run_id).data.tags.get("mmfs.run_id", model.metadata.run_id)

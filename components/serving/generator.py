@@ -13,14 +13,13 @@ from torch import Tensor
 from components.data.pictures import PictureError, decode, encode_png
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float, square
-from components.serving.items import Item, Options, Prompt, PromptError
+from components.serving.items import MAX_PICTURE_PIXELS, Item, Options, Prompt, PromptError
 from model import generation
 from model.build import load_model
 from model.choosing import Choosing
 from model.mm_interleaved import MMInterleaved
 
 TOKENIZER_FILE = "tokenizer.json"
-MAX_PICTURE_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)

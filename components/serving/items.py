@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PLACEHOLDER = "{image}"
+MAX_PICTURE_PIXELS = 50_000_000
 Item = str | bytes
 """A text, or the bytes of a PNG or JPEG."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,6 +20,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 def connect(settings: Settings) -> MlflowClient:
     """A client of the configured store. Raises StageError (infrastructure) when it does not answer."""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # that a first run makes tables is no news for its user
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     try:
         experiment_id(client, settings)

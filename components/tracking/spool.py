@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from components.run.events import complete_lines
-from components.run.filetree import link_tree
+from components.run.filetree import link_tree, write_whole
 
 
 class Point(TypedDict):
@@ -174,9 +174,7 @@ class SpoolReader:
         self._held.close()
 
     def _write_state(self, error: str | None = None) -> None:
-        fresh = self.folder / "state.json.new"
-        fresh.write_text(json.dumps(asdict(State(self.sent, self.run_id, error))))
-        fresh.replace(self.folder / "state.json")
+        write_whole(self.folder / "state.json", json.dumps(asdict(State(self.sent, self.run_id, error))))
 
 
 def read_state(folder: Path) -> State:

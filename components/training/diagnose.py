@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from components.data.documents import CorpusError
 from components.run.failures import FailureClass, StageError, explain
 from model.batch import InputError
 from model.config import ConfigError
@@ -18,7 +17,7 @@ _NO_DISK = ("PytorchStreamWriter", "No space left on device")
 def diagnose(error: BaseException) -> StageError:
     """The StageError behind any exception of training code."""
     text = str(error)
-    if isinstance(error, CorpusError | InputError | WeightsError):
+    if isinstance(error, InputError | WeightsError):
         return StageError(FailureClass.BAD_DATA, text)
     if isinstance(error, ConfigError):
         return StageError(FailureClass.BAD_CONFIG, text)

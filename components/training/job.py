@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from components.params import Frozen, TrainParams
 from components.run.failures import FailureClass, StageError
+from components.run.filetree import write_whole
 
 JOB_FILE = "job.json"
 POINTS_FILE = "points.jsonl"
@@ -25,6 +26,8 @@ class Job(Frozen):
     deterministic: bool
     device: Literal["cpu", "cuda"]
     train: TrainParams
+    patterns: dict[str, tuple[str, ...]]
+    """By key in params.yaml, parts of parameter names that this stage and those after it look for."""
     text_loss_weight: float
     image_loss_weight: float
     condition_drop: float
@@ -74,9 +77,7 @@ def read_job(work: Path) -> Job:
 def write_failure(work: Path, rank: int, error: StageError) -> None:
     """Leave word of why this rank ends."""
     record = {"class": str(error.failure), "message": error.message, "fix": error.fix, "time": time.time(), "rank": rank}
-    fresh = work / f".failure-{rank}.json"
-    fresh.write_text(json.dumps(record), encoding="utf-8")
-    fresh.replace(work / f"failure-{rank}.json")
+    write_whole(work / f"failure-{rank}.json", json.dumps(record))
 
 
 def read_failure(work: Path) -> StageError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +13,19 @@ from components.params import ParameterGroup, TrainParams
 from components.run.failures import FailureClass, StageError
 
 
+def check_patterns(names: Iterable[str], patterns: Mapping[str, Sequence[str]]) -> None:
+    """Raises StageError (bad_config) for a pattern, by its key in params.yaml, that is in none of the parameters' names."""
+    known = tuple(names)
+    for key, own in patterns.items():
+        for pattern in own:
+            if not any(pattern in name for name in known):
+                raise StageError(
+                    FailureClass.BAD_CONFIG, f"{key}: no parameter's name contains {pattern!r}", "correct the pattern in params.yaml"
+                )
+
+
 def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop training the parameters whose name contains one of `patterns`. Raises StageError for a pattern that matches nothing."""
-    names = [name for name, _ in network.named_parameters()]
-    for pattern in patterns:
-        if not any(pattern in name for name in names):
-            raise StageError(
-                FailureClass.BAD_CONFIG, f"freeze: no parameter's name contains {pattern!r}", "correct the pattern in params.yaml"
-            )
+    """Stop training the parameters whose name contains one of `patterns`."""
     for name, parameter in network.named_parameters():
         if any(pattern in name for pattern in patterns):
             parameter.requires_grad_(False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,8 @@ from components.data.stream import TrainStream
 from components.data.tokenizer import Tokenizer
 from components.training.job import Job
 from components.training.objective import Targets
-from model.build import build_model, load_model, save_model
+from components.training.optimizer import check_patterns
+from model.build import build_model, build_on_meta, load_model, save_model
 from model.config import config_from_dict
 from model.mm_interleaved import MMInterleaved
 from model.sequence import plan
@@ -30,12 +33,14 @@ _COUNTED_STEPS = 16
 def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
     """The network of a job, its batches, and how its weights are written (with the tokenizer beside them).
 
-    Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used.
+    Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
+    pattern that no parameter's name contains.
     """
     network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
     config = network.config
+    check_patterns(_names(network), job.patterns)
     Tokenizer.load(job.index / TOKENIZER_FILE).check_fits(config.vocab_size, "the model to train")
     stream = TrainStream(
         job.index,
@@ -64,3 +69,10 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
 
     return network, batch_of, save
+
+
+def _names(network: MMInterleaved) -> Iterator[str]:
+    """Names of the parameters, and where an ablation leaves MMFS out those of MMFS too: one params.yaml serves both."""
+    yield from (name for name, _ in network.named_parameters())
+    if network.config.cross_attention != "deformable":
+        yield from (name for name, _ in build_on_meta(replace(network.config, cross_attention="deformable")).named_parameters())

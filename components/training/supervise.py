@@ -18,11 +18,11 @@ from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
-from components.tracking.weights import describe_weights, publish_weights
+from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
-WEIGHTS_FILE, METRICS_FILE, LOSSES_FILE = "weights.json", "metrics.json", "losses.csv"
+METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
 RANK_MODULE = "components.training.rank"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses
@@ -68,6 +68,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         deterministic=params.deterministic,
         device="cpu" if context.device == "cpu" else "cuda",
         train=training,
+        patterns=name_patterns(params, stage),
         text_loss_weight=params.model.text_loss_weight if text is None else text,
         image_loss_weight=params.model.image_loss_weight if image is None else image,
         condition_drop=params.model.condition_drop,
@@ -79,6 +80,16 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         shards=paths.shards.resolve(),
         work=work,
     )
+
+
+def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:
+    """What `freeze` and `groups` look for in parameter names, by key. Pretraining takes those of the tasks with it: their model has the
+    same names, and a misspelt one is better named before hours of training than after."""
+    patterns: dict[str, tuple[str, ...]] = {}
+    for name in ("pretrain", *params.tasks) if stage == "pretrain" else (stage,):
+        key, training = params.training_key(name), params.training(name)
+        patterns |= {f"{key}.freeze": training.freeze, f"{key}.groups": tuple(group.match for group in training.groups)}
+    return patterns
 
 
 def final_losses(points: list[Point]) -> dict[str, float]:

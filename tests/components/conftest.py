@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from training_world import environment, wait_for_socket
+from training_world import environment
 
 from components.launch.warm import warm_ranks
 
@@ -16,4 +16,4 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]
     """Variables that lead to a zygote, so that the heavy imports are paid for once in all tests that train."""
     log = tmp_path_factory.mktemp("warm") / "zygote.log"
     with warm_ranks(environment(), Path.cwd(), log) as variables:
-        yield wait_for_socket(variables, log)
+        yield variables

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from components.data.boxes import text_to_box
 from components.data.documents import CorpusError, Document, TextItem, parse_document
@@ -45,6 +46,12 @@ def test_exported_scans_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         export_digits(tmp_path / name)
     for file in ("scans.npy", "labels.npy", "README.md"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_exported_scans_are_those_of_load_digits(scans: tuple[np.ndarray, np.ndarray]) -> None:
+    digits = load_digits()
+    assert np.array_equal(scans[0], digits.images)
+    assert np.array_equal(scans[1], digits.target)
 
 
 @pytest.mark.parametrize("spoil", ["absent", "pickle", "shape", "range", "label"])

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from training_world import wait_for_socket
 
 from components import evaluate, prepare
 from components.data.index import Index
@@ -93,7 +92,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ranks are forked, as in a run: importing the libraries for each takes longer than what they do here."""
     log = tmp_path_factory.mktemp("warm") / "zygote.log"
     with warm_ranks(os.environ, Path.cwd(), log) as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in wait_for_socket(variables, log).items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         yield
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from components.data.documents import Document, ImageItem, TextItem
 from components.evaluation.answer_log import Answer, AnswerLog, TextAnswer, read_answers
-from components.evaluation.job import MANIFEST_FILE, Job, batches, unanswered
-from components.evaluation.manifest import Manifest, Request, Stories, plan
+from components.evaluation.job import Job, batches, unanswered
+from components.evaluation.manifest import MANIFEST_FILE, Manifest, Request, Stories, plan
 from components.params import SamplingParams
 
 

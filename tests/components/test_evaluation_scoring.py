@@ -10,15 +10,17 @@ from sklearn.datasets import load_digits
 from components.data.boxes import box_to_text
 from components.data.documents import Document, ImageItem, LoadedDocument, TextItem
 from components.data.sources.digits import compose, drawn, split_scans
+from components.evaluate import score
 from components.evaluation.answer_log import Answer, AnswerLog, TextAnswer, read_answers
 from components.evaluation.estimates import Estimate, Unavailable
 from components.evaluation.judge import Judge, train_judge
-from components.evaluation.manifest import KINDS_OF_TASK, plan
+from components.evaluation.manifest import plan
 from components.evaluation.metrics.interleaving import merged, places_agree, stated_digits, stops_agree, texts_before_pictures
 from components.evaluation.picture_scoring import score_segmentation, score_story
 from components.evaluation.scoring import Evidence, guessing, outline, sample_rows, score_grounding, score_vqa
 from components.evaluation.statistics import Resampling
-from components.params import DataParams, SamplingParams
+from components.metrics import METRICS, kinds_of, metrics_of
+from components.params import TASKS, DataParams, SamplingParams
 
 COUNTS = {"caption": 12, "multi": 30, "question": 30, "referring": 20, "segmentation": 12, "story": 12}
 DATA = DataParams(documents={}, evaluation_documents=COUNTS)
@@ -54,7 +56,7 @@ def silence(loaded: LoadedDocument, items: int, mode: str) -> list:
 
 
 def evidence(task: str, documents: list[LoadedDocument], folder: Path, answer=truth, ended: bool = True) -> Evidence:
-    chosen = {one.document.id: one for one in documents if one.document.kind in KINDS_OF_TASK[task]}
+    chosen = {one.document.id: one for one in documents if one.document.kind in kinds_of(task)}
     manifest = plan(task, [one.document for one in chosen.values()], seed=0, sampling=SamplingParams(), data={})
     with AnswerLog(folder, 0) as log:
         for request in manifest.requests:
@@ -239,3 +241,13 @@ def test_every_metric_is_an_estimate_with_its_sample_size(documents, judge, tmp_
     for metric in scored.metrics.values():
         assert isinstance(metric, Estimate)
         assert metric.low <= metric.value <= metric.high
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_table_of_metrics_says_what_is_scored(documents, judge, tmp_path, task):
+    asked = evidence(task, documents, tmp_path)
+    scored = score(asked, lambda: judge)
+    assert set(scored.metrics) == set(metrics_of(task))
+    available = {name for name, metric in scored.metrics.items() if not isinstance(metric, Unavailable)}
+    noted = {name for values in scored.scores.values() for name in values}
+    assert noted & set(METRICS) == available & set(metrics_of(task, paired=True))

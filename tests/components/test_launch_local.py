@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_world import environment, wait, wait_for_socket
+from training_world import environment, wait
 
 from components.launch.local import RankGroup, Starter, launch_ranks, start_process
 from components.launch.warm import SOCKET_VARIABLE, start_warm, warm_ranks
@@ -24,7 +24,7 @@ folder, what = Path(sys.argv[1]), sys.argv[2]
 rank = int(os.environ["RANK"])
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "COLOUR")
 seen = {name: os.environ.get(name) for name in names}
-(folder / f"{rank}.json").write_text(json.dumps(seen | {"group": os.getpgid(0), "pid": os.getpid()}))
+(folder / f"{rank}.json").write_text(json.dumps(seen | {"group": os.getpgid(0), "pid": os.getpid(), "parent": os.getppid()}))
 print("rank", rank, "speaks", flush=True)
 if what == "fail" and rank == 1:
     sys.exit(79)
@@ -150,10 +150,10 @@ def test_forked_ranks_are_like_started_ones(program: Path, monkeypatch: pytest.M
     own = {**environment(), "PYTHONPATH": f"{environment()['PYTHONPATH']}{os.pathsep}{program}"}
     log = program / "zygote.log"
     with warm_ranks(own, Path.cwd(), log) as variables:
-        wait_for_socket(variables, log)
-        with start(program, "succeed", start_warm, COLOUR="red", **variables) as ranks:
+        with start(program, "succeed", start_warm, COLOUR="red", **variables) as ranks:  # which waits for the imports
             assert wait(ranks) is None
         seen = json.loads((program / "1.json").read_text())
+        assert seen["parent"] != os.getpid(), log.read_text()
         assert (seen["RANK"], seen["COLOUR"]) == ("1", "red")
         assert seen["group"] == seen["pid"]
         assert (program / "logs" / "rank-0.log").read_text() == "rank 0 speaks\n"
@@ -187,7 +187,15 @@ def test_forked_ranks_are_like_started_ones(program: Path, monkeypatch: pytest.M
 def test_without_a_zygote_ranks_are_started_afresh(program: Path, tmp_path: Path) -> None:
     with start(program, "succeed", start_warm, **{SOCKET_VARIABLE: str(tmp_path / "nobody.sock")}) as ranks:
         assert wait(ranks) is None
-    assert (program / "0.json").exists()
+    assert json.loads((program / "0.json").read_text())["parent"] == os.getpid()
+
+
+def test_a_zygote_that_dies_while_it_imports_is_not_waited_for(program: Path) -> None:
+    (program / "torch.py").write_text("raise ImportError('broken')")
+    own = {**environment(), "PYTHONPATH": str(program)}
+    with warm_ranks(own, Path.cwd(), program / "zygote.log") as variables, start(program, "succeed", start_warm, **variables) as ranks:
+        assert wait(ranks) is None
+    assert json.loads((program / "0.json").read_text())["parent"] == os.getpid()
 
 
 def test_the_signal_of_the_cause_is_blamed_before_the_complaints_of_its_peers(tmp_path: Path) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
+import model.weights
+from components.component_files import RECORD_FILE
 from components.frozen_parts import FrozenFolders
 from components.official_weights import export_release, import_release, resized_positions
-from components.public_components import RECORD_FILE
 from components.vae_names import current_name
 from kernels.testing import assert_close
 from model.build import build_model, load_model
@@ -28,7 +32,7 @@ BODY, VAE = "visual_tokenizer.encoder.", "image_decoder.decoder.vae."
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
-def silent(_: str) -> None:
+def silent(told: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
@@ -56,12 +60,13 @@ def folder(released: dict[str, Tensor], tmp_path: Path) -> Path:
 
 
 def test_what_comes_in_is_what_was_released(folder: Path, released: dict[str, Tensor], tmp_path: Path) -> None:
-    heard: list[str] = []
-    done = import_release(folder, tmp_path / "ours", "official_tiny", None, heard.append)
+    heard: list[tuple[str, int, int]] = []
+    done = import_release(folder, tmp_path / "ours", "official_tiny", None, lambda *told: heard.append(told))
     assert (done.files, done.tensors) == (2, len(released))
     assert len(done.renamed) == 16  # two attentions of four linear layers
     assert done.left_out == (POSITION_IDS,)
-    assert heard == [f"pytorch_model-0000{n}-of-00002.bin {what}" for what in ("read", "converted") for n in (1, 2)]
+    steps = [f"pytorch_model-0000{n}-of-00002.bin {what}" for what in ("read", "converted") for n in (1, 2)]
+    assert heard == [(step, number, 4) for number, step in enumerate(steps, 1)]
     loaded = load_model(tmp_path / "ours").state_dict()
     for name, tensor in released.items():
         if name != POSITION_IDS:
@@ -102,7 +107,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(folder: Path, released: 
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "again.bin").unlink()
     second.unlink()
-    with pytest.raises(WeightsError, match=r"missing|mm_decoder\.embed_tokens\.weight is in none"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of 2 files, such as pytorch_model-00002-of-00002\.bin"):
         import_release(folder, target, "official_tiny", None, silent)
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     with pytest.raises(WeightsError, match=r"holds no \*\.bin"):
@@ -177,6 +182,7 @@ def test_frozen_parts_may_come_from_the_public_folders(
     differ = [name for name in whole if not torch.equal(ours[name], whole[name])]
     assert not differ
     assert sorted(json.loads((tmp_path / "ours" / RECORD_FILE).read_text())["files"]) == sorted(done.from_public)
+    assert sorted(done.from_public) == [f"{role}/model.safetensors" for role in ("diffusion/vae", "language", "vision")]
     with pytest.raises(WeightsError, match=r"missing image_decoder\.decoder\.vae"):
         import_release(trained, tmp_path / "less", "official_tiny", None, silent, FrozenFolders(public.vision, public.language))
 
@@ -198,7 +204,7 @@ def test_a_pickle_that_is_no_weights_is_not_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "released"
     source.mkdir()
-    for content in (pickle.dumps(Bomb()), b"", b"PK not a zip"):
+    for content in (pickle.dumps(Bomb()), b"", b"PK not a zip", b"hello", b"\x80\x02."):
         (source / "model.bin").write_bytes(content)
         with pytest.raises(WeightsError, match=r"model\.bin is no file of weights"):
             import_release(source, tmp_path / "ours", "official_tiny", None, silent)
@@ -209,3 +215,83 @@ def test_a_pickle_that_is_no_weights_is_not_run(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(WeightsError, match="other things than tensors"):
         import_release(source, tmp_path / "ours", "official_tiny", None, silent)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_tied_tensors_come_in(released: dict[str, Tensor], tmp_path: Path) -> None:
+    """Two names for one memory, which safetensors does not write."""
+    source = tmp_path / "released"
+    source.mkdir()
+    one, other = (f"mm_decoder.layers.1.self_attn.{name}_proj.weight" for name in "qk")
+    torch.save(released | {one: released[other]}, source / "model.bin")
+    import_release(source, tmp_path / "ours", "official_tiny", None, silent)
+    loaded = load_model(tmp_path / "ours").state_dict()
+    assert torch.equal(loaded[one], released[other].float())
+    assert torch.equal(loaded[other], released[other].float())
+
+
+SOI, EMBEDDINGS = "soi_token", "mm_decoder.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({SOI: torch.zeros(1, 128, dtype=torch.int64)}, "soi_token is strided int64, not dense"),
+        ({SOI: torch.zeros(1, 128).to_sparse()}, "soi_token is sparse_coo float32, not dense"),
+        ({EMBEDDINGS: torch.tensor(1.0)}, r"embed_tokens.weight is \(\), no table"),
+        ({EMBEDDINGS: torch.zeros(1, 128)}, r"embed_tokens.weight is \(1, 128\), no table"),
+        ({f"module.{SOI}": torch.zeros(1, 128)}, r"begin with module\., which a parallel wrapper adds"),
+        ({SOI: torch.zeros(1, 128)}, r"embed_tokens.weight and \d+ others, such as context_feat_proj\.bias, are in none of the files"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(tensors: dict[str, Tensor], said: str, tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "model.bin")
+    with pytest.raises(WeightsError, match=said):
+        import_release(tmp_path, tmp_path / "ours", "official_tiny", None, silent)
+
+
+def test_what_else_ends_in_bin_is_to_be_removed(folder: Path, tmp_path: Path) -> None:
+    torch.save(Bomb(), folder / "training_args.bin")
+    with pytest.raises(WeightsError, match=r"training_args\.bin holds a trainer's settings and no weights; remove it"):
+        import_release(folder, tmp_path / "ours", "official_tiny", None, silent)
+    (folder / "training_args.bin").unlink()
+    (folder / "cache.bin").mkdir()
+    with pytest.raises(WeightsError, match=r"cache\.bin is no file; remove it"):
+        import_release(folder, tmp_path / "ours", "official_tiny", None, silent)
+
+
+class Watch:
+    """Around a reader of shards: no tensor of an earlier one may be in memory when the next is read."""
+
+    def __init__(self, read: Callable[..., dict[str, Tensor]]) -> None:
+        self.read = read
+        self.held: list[StorageWeakRef] = []
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        assert all(storage.expired() for storage in self.held)
+        shard = self.read(*args, **kwargs)
+        self.held = [StorageWeakRef(tensor.untyped_storage()) for tensor in shard.values()]
+        self.calls += 1
+        return shard
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_shard_is_in_memory_at_a_time(
+    released: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    """In, into a model and out; files of older torch cannot be mapped, so their tensors are memory."""
+    source = tmp_path / "released"
+    source.mkdir()
+    names = list(released)
+    for part in range(4):
+        shard = {name: released[name] for name in names[part::4]}
+        torch.save(shard, source / f"part-{part}.bin", _use_new_zipfile_serialization=zipped)
+    bins, ours = Watch(torch.load), Watch(model.weights.load_file)
+    monkeypatch.setattr(torch, "load", bins)
+    monkeypatch.setattr(model.weights, "load_file", ours)
+    import_release(source, tmp_path / "ours", "official_tiny", None, silent)
+    assert bins.calls == 8  # listed, then converted
+    load_model(tmp_path / "ours")
+    ours.held = []
+    export_release(tmp_path / "ours", tmp_path / "out", silent)
+    assert ours.calls == 8

@@ -147,6 +147,7 @@ def hostile(tmp_path: Path) -> Path:
         line(id="m", kind="referring", fields=reference),
         "x" * 10_000_001,
         line(id="n", items=image("good.png\0")),
+        line(id="o", fields={"references": ["x"], "scenes": []}),
     ]
     (folder / "documents.jsonl").write_bytes("\n".join(lines).encode() + b'\n\xff\xfe\n\n{"id": "cut of')
     return folder
@@ -158,23 +159,24 @@ def test_every_hostile_document_is_quarantined_with_its_reason(hostile: Path) ->
     assert len(samples) - len(reasons) == 1
     expected = (
         "not JSON", "licence", "unreadable", "not a PNG", "not a PNG", "bomb.png", "leads out", "no regular file", "cannot be opened",
-        "must be relative", "NaN", "used before", "sha256", "out of its 30x20", "longer than", "must be relative", "not UTF-8",
+        "must be relative", "NaN", "used before", "sha256", "out of its 30x20", "longer than", "must be relative",
+        "fields.scenes", "not UTF-8",
     )  # fmt: skip
     for number, reason in enumerate(expected, 2):
         assert reason in reasons[f"documents.jsonl:{number}"]
-    assert "not JSON" in reasons["documents.jsonl:20"]
+    assert "not JSON" in reasons["documents.jsonl:21"]
 
 
 def test_quarantine_is_counted_and_fails_only_over_the_rate(tmp_path: Path, hostile: Path) -> None:
     data = small(source="folder", path="data/input/folder", max_image_pixels=1_000_000)
-    with pytest.raises(StageError, match=r"18 of 19 documents are unusable.*documents.jsonl:2: not JSON") as error:
+    with pytest.raises(StageError, match=r"19 of 20 documents are unusable.*documents.jsonl:2: not JSON") as error:
         run_prepare(tmp_path, data)
     assert error.value.failure is FailureClass.BAD_DATA
     assert not (tmp_path / "outputs").exists()
     result = run_prepare(tmp_path, data.model_copy(update={"max_quarantine_rate": 1.0}))
-    assert (result.documents, result.quarantined) == (1, 18)
-    assert result.metrics["quarantine_rate"] == pytest.approx(18 / 19, abs=1e-6)
-    assert len((tmp_path / "outputs/index/quarantine.jsonl").read_text().splitlines()) == 18
+    assert (result.documents, result.quarantined) == (1, 19)
+    assert result.metrics["quarantine_rate"] == pytest.approx(19 / 20, abs=1e-6)
+    assert len((tmp_path / "outputs/index/quarantine.jsonl").read_text().splitlines()) == 19
 
 
 def test_the_example_folder_is_accepted_whole(tmp_path: Path) -> None:

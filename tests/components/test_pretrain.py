@@ -152,6 +152,9 @@ def test_a_job_goes_on_from_the_newest_good_checkpoint(line: Line, caplog: pytes
         folder.commit(step, {})
     (folder.folder / "step-00000004" / "cursor.json").write_text("harmed")
     job = supervise.plan_job(line.params, line.paths, context, "vqa", line.root)
+    assert set(job.patterns) == {"finetune.vqa.freeze", "finetune.vqa.groups"}
+    first = supervise.plan_job(line.params, line.paths, context, "pretrain", {})
+    assert first.patterns["finetune.vqa.freeze"] == ("image_decoder", "context_feat_proj")
     assert job.resume == folder.folder / "step-00000002"
     assert job.initial == line.root
     assert job.image_loss_weight == 0, "the task's value"

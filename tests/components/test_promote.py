@@ -12,8 +12,11 @@ from registry_world import METRIC, World
 from components.params import GateRule
 from components.promote import AliasDrift, Promotions
 from components.registry.ledger import Ledger, Proposal, standing
-from components.registry.package import RegistryError
+from components.registry.package import RegistryError, UnknownModel, resolve_version
 from components.registry.store import FolderStore
+from components.serving.client import ask
+from components.serving.items import Options, Prompt
+from components.settings import Settings
 
 MODEL = "mmfs-vqa"
 RULE = GateRule(metric=METRIC, minimum=0.5)
@@ -87,7 +90,7 @@ def test_rollback_puts_the_previous_champion_back_and_keeps_the_other_down(world
 
 
 def test_rollback_without_an_earlier_champion_is_refused(world: World, promotions: Promotions) -> None:
-    with pytest.raises(RegistryError, match="no earlier champion"):
+    with pytest.raises(UnknownModel, match="no model mmfs-vqa is registered; `mmfs models list`"):
         promotions.rollback(MODEL, by="ada")
     promotions.consider(world.candidate("aaa", 0.6), RULE)
     with pytest.raises(RegistryError, match="no earlier champion"):
@@ -96,7 +99,7 @@ def test_rollback_without_an_earlier_champion_is_refused(world: World, promotion
 
 def test_promoting_an_unknown_version_or_the_champion_is_refused(world: World, promotions: Promotions) -> None:
     promotions.consider(world.candidate("aaa", 0.6), RULE)
-    with pytest.raises(RegistryError, match="has no version 7"):
+    with pytest.raises(UnknownModel, match="has no version 7; `mmfs models list`"):
         promotions.promote(MODEL, 7, by="ada")
     with pytest.raises(RegistryError, match="is the champion already"):
         promotions.promote(MODEL, 1, by="ada")
@@ -130,3 +133,11 @@ def test_challengers_racing_for_the_throne_end_with_one_champion_that_the_ledger
     assert len(decided) == len(entries) == 4
     assert standing(entries).champion == 4
     assert Promotions(world.client, world.ledger).verify(MODEL) == []
+
+
+@pytest.mark.parametrize("address", ["models:/mmfs-vqa@champion", "models:/mmfs-vqa/3"])
+def test_an_unknown_model_is_named_with_where_to_look(world: World, store_uri: str, tmp_path: Path, address: str) -> None:
+    with pytest.raises(UnknownModel, match=r"mmfs-vqa has no version .*`mmfs models list`"):
+        resolve_version(world.client, address)
+    with pytest.raises(UnknownModel, match=f"{address}: .*`mmfs run` trains some"):
+        ask(Settings(root=tmp_path, tracking_uri=store_uri), address, Prompt.of("a 3"), Options())

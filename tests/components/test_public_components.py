@@ -11,7 +11,12 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -26,7 +31,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from components.public_components import RECORD_FILE, PublicFolders, assemble
+from components.component_files import RECORD_FILE, safetensors_files
+from components.public_components import PublicFolders, assemble
 from components.tracking.weights import file_sha256
 from kernels.testing import assert_close
 from model.build import load_model
@@ -34,7 +40,7 @@ from model.config import ConfigError
 from model.weights import WeightsError
 
 
-def silent(_: str) -> None:
+def silent(told: str, done: int, total: int) -> None:
     """Nobody listens."""
 
 
@@ -126,8 +132,11 @@ def test_every_file_is_pinned_by_its_digest_and_equal_parts_give_equal_bytes(fol
     put_together(folders, tmp_path / "one")
     put_together(folders, tmp_path / "two")
     record = json.loads((tmp_path / "one" / RECORD_FILE).read_text())
-    assert record["files"]["clip/model.safetensors"] == file_sha256(folders.vision / "model.safetensors")
-    assert len(record["files"]) == 4
+    assert record["files"]["vision/model.safetensors"] == file_sha256(folders.vision / "model.safetensors")
+    roles = {"vision": folders.vision, "language": folders.language, "diffusion": folders.diffusion}
+    there = {f"{role}/{path.relative_to(root)}": path for role, root in roles.items() for path in root.rglob("*") if path.is_file()}
+    del there["language/generation_config.json"]  # not read
+    assert record["files"] == {name: file_sha256(path) for name, path in there.items()}
     for name in ("model.safetensors", RECORD_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -143,10 +152,15 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(folders: PublicFolders
     with pytest.raises(ConfigError, match="holds a clip_vision_model model; the language"):
         put_together(PublicFolders(folders.vision, folders.vision, folders.diffusion), tmp_path / "start")
     scaled = tmp_path / "scaled"
+    nameless = tmp_path / "nameless"
+    nameless.mkdir()
+    (nameless / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a nameless model; the language"):
+        put_together(PublicFolders(folders.vision, nameless, folders.diffusion), tmp_path / "start")
     LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}).save_pretrained(scaled)
     with pytest.raises(ConfigError, match="scales its rotary positions"):
         put_together(PublicFolders(folders.vision, scaled, folders.diffusion), tmp_path / "start")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "scaled"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "nameless", "scaled"]
 
 
 def test_a_siglip_may_be_the_encoder(folders: PublicFolders, tmp_path: Path) -> None:
@@ -180,3 +194,81 @@ def test_an_autoencoder_under_its_older_names_is_the_same(folders: PublicFolders
     put_together(replace(folders, diffusion=sd), tmp_path / "start")
     made = load_file(tmp_path / "start" / "model.safetensors")
     assert all(torch.equal(made[f"image_decoder.decoder.vae.{key}"], tensor) for key, tensor in now.items())
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler])
+def test_the_sampler_a_pipeline_was_saved_with_does_not_matter(folders: PublicFolders, tmp_path: Path, kind: type[SchedulerMixin]) -> None:
+    """Each notes settings that the others do not know; the noise that the UNet was trained with is the same."""
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    shutil.rmtree(sd / "scheduler")
+    kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(sd / "scheduler")
+    put_together(replace(folders, diffusion=sd), tmp_path / "start")
+    schedule = load_model(tmp_path / "start").image_decoder.schedule
+    expected = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    assert torch.equal(schedule.alphas_cumprod, expected.alphas_cumprod)
+    assert schedule.config["clip_sample"] is False  # latents reach beyond -1..1
+
+
+def test_a_schedule_without_betas_is_refused(folders: PublicFolders, tmp_path: Path) -> None:
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    FlowMatchEulerDiscreteScheduler().save_pretrained(sd / "scheduler")
+    with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler without beta_schedule"):
+        put_together(replace(folders, diffusion=sd), tmp_path / "start")
+
+
+def test_folders_of_one_name_are_told_apart_by_their_role(folders: PublicFolders, tmp_path: Path) -> None:
+    shutil.copytree(folders.vision, tmp_path / "clip" / "main")
+    shutil.copytree(folders.language, tmp_path / "language" / "main")
+    put_together(PublicFolders(tmp_path / "clip" / "main", tmp_path / "language" / "main", folders.diffusion), tmp_path / "start")
+    files = json.loads((tmp_path / "start" / RECORD_FILE).read_text())["files"]
+    assert files["vision/model.safetensors"] == file_sha256(folders.vision / "model.safetensors")
+    assert files["language/model.safetensors"] == file_sha256(folders.language / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("unet", "addition_embed_type", "text_time", r"unet\.addition_embed_type 'text_time' is not supported"),
+        ("unet", "class_embed_type", "timestep", r"unet\.class_embed_type 'timestep' is not supported"),
+        ("unet", "in_channels", 9, "reads 9 channels, its autoencoder gives 4; UNets for inpainting"),
+        ("unet", "deep_cache", 1, "deep_cache mean nothing to UNet2DConditionModel"),
+        ("vae", "deep_cache", 1, "deep_cache mean nothing to AutoencoderKL"),
+        ("unet", "cross_attention_dim", 64, "text_encoder is 32 wide and its UNet reads 64"),
+    ],
+)
+def test_pipelines_of_another_kind_are_refused(
+    folders: PublicFolders, tmp_path: Path, part: str, key: str, value: object, said: str
+) -> None:
+    """Before anything is built: what the model's own forward leaves out would be lost without a word."""
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    file = sd / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(ConfigError, match=said):
+        put_together(replace(folders, diffusion=sd), tmp_path / "start")
+
+
+def test_a_pipeline_without_its_words_is_refused(folders: PublicFolders, tmp_path: Path) -> None:
+    sd = tmp_path / "sd"
+    shutil.copytree(folders.diffusion, sd)
+    for path in (sd / "tokenizer").iterdir():
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"holds neither tokenizer\.json nor vocab\.json and merges\.txt"):
+        put_together(replace(folders, diffusion=sd), tmp_path / "start")
+
+
+def test_the_weights_are_those_that_the_library_reads(tmp_path: Path) -> None:
+    """One precision of several, all parts that an index names; several files without an index could be anything."""
+    for name in ("unet-00001-of-00002", "unet-00002-of-00002"):
+        (tmp_path / f"{name}.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"holds 2 .* and no index"):
+        safetensors_files(tmp_path)
+    index = {"weight_map": {"a": "unet-00001-of-00002.safetensors", "b": "unet-00002-of-00002.safetensors"}}
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "diffusion_pytorch_model.fp16.safetensors").touch()
+    assert [path.name for path in safetensors_files(tmp_path)] == list(index["weight_map"].values())
+    (tmp_path / "model.fp16.safetensors").touch()
+    (tmp_path / "model.safetensors").touch()
+    assert [path.name for path in safetensors_files(tmp_path)] == ["model.safetensors"]

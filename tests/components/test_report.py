@@ -188,6 +188,11 @@ def test_a_run_that_failed_early_still_has_a_page():
     assert "no git" in render(data)
 
 
+def test_a_run_of_uncommitted_source_says_so_at_the_top():
+    warned = report_data().model_copy(update={"warning": "2 source files were changed"})
+    assert "2 source files were changed" in render(warned).partition("</header>")[0]
+
+
 def test_time_is_split_without_remainder():
     data = report_data()
     assert data.start_up_seconds + data.body_seconds + data.orchestration_seconds == pytest.approx(data.wall_seconds)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from components.data.documents import CorpusError
 from components.params import ParamsError
+from components.registry.ledger import LedgerError
 from components.run.events import EventsError, EventWriter, read_events, tail_events
 from components.run.failures import FailureClass, Restart, StageError, explain, from_exit_code
 
@@ -77,6 +79,8 @@ def test_exit_codes_name_their_class() -> None:
         (KeyError("x"), FailureClass.BUG),
         (StageError(FailureClass.SPIKE, "loss 9"), FailureClass.SPIKE),
         (ParamsError("params.yaml: seed: wrong"), FailureClass.BAD_CONFIG),
+        (CorpusError("shard a.tar is damaged"), FailureClass.BAD_DATA),
+        (LedgerError("entry 3 is missing"), FailureClass.INFRASTRUCTURE),
     ],
 )
 def test_errors_are_classed(error: BaseException, failure: FailureClass) -> None:

@@ -40,7 +40,7 @@ def test_the_state_is_the_real_one(records: RunRecords) -> None:
     write(records, "done", "finished", None)
     write(records, "bad", "failed", None)
     write(records, "off", "cancelled", None)
-    states = {run.run_id: run.shown_state for run in records.all()}
+    states = {run.run_id: run.state for run in records.all()}
     assert states == {"alive": "Running", "killed": "Killed", "lost": "Killed", "done": "Completed", "bad": "Failed", "off": "Cancelled"}
 
 
@@ -81,8 +81,8 @@ def test_cancel_ends_the_process_of_a_living_run_once(records: RunRecords) -> No
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=os.getcwd()) as process:
         assert process.stdout is not None
         write(records, "run", "open", Owner(**json.loads(process.stdout.readline())))
-        assert records.find("run").shown_state == "Running"
+        assert records.find("run").state == "Running"
         assert records.cancel(records.find("run"))
         assert process.wait(timeout=30) == -signal.SIGTERM
-    assert records.find("run").shown_state == "Killed"
+    assert records.find("run").state == "Killed"
     assert not records.cancel(records.find("run"))

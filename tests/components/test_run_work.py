@@ -152,6 +152,14 @@ def test_old_folders_are_discarded_and_held_ones_never(tmp_path: Path) -> None:
     assert not work.folder.exists()
 
 
+def test_an_old_folder_of_a_killed_process_is_discarded(tmp_path: Path) -> None:
+    with start_holder(tmp_path, 600) as process:
+        assert discard_work(tmp_path / "work", -1) == 0
+        process.kill()
+    assert discard_work(tmp_path / "work", 3600) == 0
+    assert discard_work(tmp_path / "work", -1) == 1
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_an_out_appears_whole(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "checkout" / "outputs" / "x"

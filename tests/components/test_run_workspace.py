@@ -126,6 +126,7 @@ def test_a_run_is_tracked_archived_and_cached_the_next_time(settings: Settings) 
 
 def test_restore_stops_at_the_first_stage_that_must_run(finished: Settings) -> None:
     other = open_line(finished, pretrain__steps=60)
+    other.paths.dvc_lock.write_text("schema: '2.0'\nstages:\n  prepare:\n    cmd:")  # as a kill leaves it
     assert [outcome.name for outcome in runner(other).restore(STAGES)] == ["prepare"]
     assert [outcome.status for outcome in whole_run(other)] == ["Cached", "Completed", "Completed"]
     assert json.loads((other.paths.outputs / "train" / "vqa" / "metrics.json").read_text()) == {"loss": 1 / 60}
@@ -270,14 +271,14 @@ def test_two_runs_at_once_compute_a_shared_stage_once(settings: Settings, monkey
 def test_uncommitted_source_goes_along_as_a_patch_and_parameters_do_not_count(settings: Settings) -> None:
     (settings.root / "params.yaml").write_text((settings.root / "params.yaml").read_text().replace("seed: 0", "seed: 4"))
     clean = open_line(settings)
-    assert not clean.dirty
+    assert clean.changed_files == 0
     assert resolve(clean.checkout)["seed"] == 4
     clean.close("failed")
     stage = settings.root / "stages" / "train.py"
     stage.write_text(stage.read_text() + "# changed\n")
     (settings.root / "stages" / "new one.py").write_text("x = 1\n")
     dirty = open_line(settings)
-    assert dirty.dirty
+    assert dirty.changed_files == 2
     assert (dirty.checkout / "stages" / "train.py").read_text().endswith("# changed\n")
     assert (dirty.checkout / "stages" / "new one.py").exists()
     whole_run(dirty)

@@ -166,6 +166,12 @@ def test_a_cached_stage_names_the_run_that_computed_it(settings: Settings) -> No
     assert (cached.info.status, cached.data.tags["mmfs.cached_from"], cached.data.metrics) == ("FINISHED", original, {"documents": 3.0})
 
 
+def test_a_first_run_makes_its_store_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    connect(Settings(root=tmp_path, tracking_uri=f"sqlite:///{tmp_path / 'new.db'}"))
+    assert (tmp_path / "new.db").is_file()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_store_that_does_not_answer_is_named_without_secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     address = down(settings).tracking_uri.replace("http://", "http://user:hunter2@")

@@ -14,7 +14,7 @@ from training_world import train_params
 from components.run.failures import FailureClass, StageError
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Sums, Targets
-from components.training.optimizer import build_optimizer, freeze, parameter_groups, schedule
+from components.training.optimizer import build_optimizer, check_patterns, freeze, parameter_groups, schedule
 
 
 class Attention(nn.Module):
@@ -64,13 +64,18 @@ def test_the_first_matching_group_wins_and_norms_and_biases_do_not_decay() -> No
     assert optimizer.defaults["eps"] == 1e-5
 
 
-def test_frozen_parameters_are_in_no_group_and_unknown_patterns_are_errors() -> None:
+def test_a_pattern_without_parameter_is_named_by_its_key() -> None:
+    names = [name for name, _ in Network().named_parameters()]
+    check_patterns(names, {"pretrain.groups": ("sampling_offsets", ""), "finetune.vqa.freeze": ("image_decoder",)})
+    with pytest.raises(StageError, match=r"finetune\.vqa\.freeze: no parameter's name contains 'imagedecoder'") as error:
+        check_patterns(names, {"pretrain.groups": ("norm",), "finetune.vqa.freeze": ("head", "imagedecoder")})
+    assert error.value.failure is FailureClass.BAD_CONFIG
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
     network = Network()
     freeze(network, ["image_decoder"])
     assert sum(len(group["params"]) for group in parameter_groups(network, train_params())) == len(list(network.parameters())) - 2
-    with pytest.raises(StageError, match="no parameter's name contains 'imagedecoder'") as error:
-        freeze(network, ["imagedecoder"])
-    assert error.value.failure is FailureClass.BAD_CONFIG
     freeze(network, [""])
     with pytest.raises(StageError, match="leaves no parameter"):
         parameter_groups(network, train_params())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from training_world import World, train_params
 
 from components.data.documents import CorpusError
 from components.data.tokenizer import fit
-from components.run.failures import FailureClass
+from components.run.failures import FailureClass, StageError
 from components.training.diagnose import diagnose
 from components.training.parts import mm_interleaved
 from model.batch import InputError, InterleavedBatch
@@ -50,3 +51,14 @@ def test_a_batch_that_cannot_be_trained_on_is_bad_data() -> None:
     problem = diagnose(caught.value)
     assert problem.failure is FailureClass.BAD_DATA
     assert "picture 0" in problem.message
+
+
+@pytest.mark.parametrize("cross_attention", ["deformable", "off"])
+def test_a_misspelt_pattern_of_a_later_stage_is_named_before_any_step(
+    tmp_path: Path, cross_attention: Literal["deformable", "off"]
+) -> None:
+    patterns = {"pretrain.groups": ("llama_cross_attn.gate",), "finetune.vqa.freeze": ("image_decodr",)}
+    config = preset("smoke", vocab_size=40, cross_attention=cross_attention)
+    job = World(tmp_path, train_params(), {}).job().model_copy(update={"model": config.to_dict(), "patterns": patterns})
+    with pytest.raises(StageError, match=r"finetune\.vqa\.freeze: no parameter's name contains 'image_decodr'"):
+        mm_interleaved(job)

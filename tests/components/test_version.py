@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tiny_line import SOURCE, dvc, environment, git
 
 from components.params import DataParams, load
+from components.run.dvc_remote import content_address, remote_address
 from components.run.events import Event, read_events
 from components.run.failures import FailureClass, StageError
 from components.run.key import content_md5
@@ -96,6 +98,17 @@ def test_a_remote_that_cannot_be_written_is_named(repository: Path) -> None:
     assert (events[-1].name, events[-1].values["class"]) == ("failed", "infrastructure")
     assert "check the remote" in done.stderr.splitlines()[-1]
     assert str(repository / ".mmfs" / "remote") in done.stderr.splitlines()[-1]
+
+
+def test_the_password_in_a_remotes_address_is_told_nobody(repository: Path) -> None:
+    config = (repository / ".dvc" / "config").read_text()
+    (repository / ".dvc" / "config").write_text(re.sub(r"url = .*", "url = https://me:s3c@ret@127.0.0.1:1/dvc", config))
+    assert remote_address(repository) == "https://127.0.0.1:1/dvc"
+    assert content_address(repository, "ab" + "0" * 30) == f"https://127.0.0.1:1/dvc/files/md5/ab/{'0' * 30}"
+    done, events = run_version(repository)
+    assert (events[-1].name, events[-1].values["class"]) == ("failed", "infrastructure")
+    assert "https://127.0.0.1:1/dvc" in done.stderr.splitlines()[-1]
+    assert "ret@" not in done.stderr + done.stdout + (repository.parent / "events.jsonl").read_text()
 
 
 def test_a_repository_without_a_remote_is_told_how_to_add_one(repository: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.launch.local import DeadRank, launch_ranks
-from components.launch.warm import SOCKET_VARIABLE, start_warm
+from components.launch.warm import start_warm
 from components.params import TrainParams
 from components.run.failures import StageError
 from components.tracking.spool import Point, read_points
@@ -70,6 +70,7 @@ class World:
             deterministic=True,
             device="cpu",
             train=self.train,
+            patterns={},
             text_loss_weight=1.0,
             image_loss_weight=10.0,
             condition_drop=0.1,
@@ -107,12 +108,3 @@ def wait(ranks: Any) -> DeadRank | None:
         time.sleep(0.05)
         ended, dead = ranks.poll()
     return dead
-
-
-def wait_for_socket(variables: Mapping[str, str], log: Path) -> Mapping[str, str]:
-    """The variables, once the zygote listens."""
-    deadline = time.monotonic() + 120
-    while not Path(variables[SOCKET_VARIABLE]).exists():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    return variables

@@ -1,6 +1,7 @@
 """A line of real form for tests of what happens between stages: these write their outs in milliseconds and train nothing.
 
-A file in the folder `trouble` named like a stage makes its next attempts go wrong: one failure class a line, or `hang`.
+A file in the folder `trouble` named like a stage makes its next attempts go wrong: one failure class a line, or `hang`, or `fill` for the
+disk on which $BALLAST lies.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def trouble():
     if first == "hang":
         while True:
             time.sleep(0.1)
+    if first == "fill":
+        with open(os.environ["BALLAST"], "ab", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(1 << 16))
     tell("failed", **{"class": first, "message": "made to fail", "fix": "take the trouble away"})
     sys.exit(CODES[first])
 

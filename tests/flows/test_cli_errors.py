@@ -1,14 +1,16 @@
 """Bad input: one clear line with the fix, a status that says what kind, and nothing written."""
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from components.run.failures import StageError
-from flows.local import full_disk_named
+from components.registry.package import UnknownModel
+from flows.cli_output import explained
 
-BAD_USAGE, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 66, 69, 78
+BAD_USAGE, BAD_DATA, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 65, 66, 69, 78
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,15 @@ BAD_USAGE, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 66, 69, 78
         (["--set", "tasks=[vqa, vqa]"], ["tasks", "twice"]),
         (["--preset", "huge"], ["params/huge.yaml", "known presets"]),
         (["--data", "."], ["documents.jsonl"]),
+        (["--set", "gate.vqa.metric=foo"], ["gate.vqa.metric: 'foo' is no metric of task vqa", "question_accuracy"]),
+        (["--set", "gate.vqa.metric=miou"], ["gate.vqa.metric: 'miou' is no metric of task vqa"]),
+        (["--set", "gate.vqa.guards={foo: .1}"], ["gate.vqa.guards: 'foo'"]),
+        (["--set", "gate.grounding.also=[parse_rate]"], ["gate.grounding.also", "no score per document", "box_accuracy"]),
+        (["--set", "data.documents.referring=0"], ["finetune.grounding.mixture.referring", "data.documents.referring is 0"]),
+        (["--set", "data.documents.caption=0"], ["pretrain.mixture.caption"]),
+        (["--set", "evaluate.documents.question=0"], ["gate.vqa.metric", "set evaluate.documents.question above 0"]),
+        (["--set", "evaluate.documents.question=4000"], ["evaluate.documents.question is 4000", "at most 400"]),
+        (["--set", "evaluate.told_stories=1000"], ["evaluate.told_stories is 1000", "at most 12"]),
         (["--tasks", "vqa,poetry"], ["tasks.1", "'vqa', 'grounding', 'segmentation' or 'story'"]),
     ],
 )
@@ -64,6 +75,23 @@ def test_no_git_installed(mmfs, repository: Path, monkeypatch: pytest.MonkeyPatc
     assert "install it" in ended.err
 
 
+def test_doctor_answers_outside_of_a_clone_and_without_git(mmfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMFS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    outside = mmfs("doctor", "--json")
+    assert outside.status == 1
+    findings = {one["name"]: one for one in json.loads(outside.out)}
+    assert (findings["git"]["state"], "git clone" in findings["git"]["fix"]) == ("missing", True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bare = {one["name"]: one for one in json.loads(mmfs("doctor", "--json").out)}
+    assert {name for name in ("git", "make", "chromium", "java") if bare[name]["detail"].startswith("not installed")} == {
+        "git",
+        "make",
+        "chromium",
+        "java",
+    }
+
+
 def test_taken_port(mmfs, repository: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -80,13 +108,25 @@ def test_taken_port(mmfs, repository: Path) -> None:
         ([], BAD_USAGE, "the prompt is empty"),
         (["--text", "{image} and {image}", "--image", "params.yaml"], BAD_USAGE, "asks for 2 pictures, 1 were given"),
         (["--image", "absent.png"], NOT_FOUND, "no such picture: absent.png"),
+        (["--image", "params.yaml"], BAD_DATA, "params.yaml cannot be used: not a PNG or JPEG picture"),
         (["--text", "a story :", "--out", "story.pdf"], BAD_USAGE, "cannot write story.pdf"),
     ],
 )
 def test_generate_refuses_what_it_cannot_use(mmfs, repository: Path, arguments: list[str], status: int, words: str) -> None:
     ended = mmfs("generate", *arguments)
-    assert (ended.status, ended.err.count("\n")) == (status, 1)
-    assert words in ended.err
+    assert ended.status == status
+    assert words in ended.err.splitlines()[-1]
+
+
+def test_a_dead_store_is_not_called_an_unknown_model() -> None:
+    assert explained_status(MlflowException("connection refused")) == UNAVAILABLE
+    assert explained_status(UnknownModel("mmfs-vqa has no version 3")) == NOT_FOUND
+
+
+def explained_status(error: Exception) -> int:
+    with pytest.raises(SystemExit) as ended, explained():
+        raise error
+    return int(ended.value.code or 0)
 
 
 def test_nothing_runs_is_no_error_for_down_but_for_status(mmfs, repository: Path) -> None:
@@ -94,15 +134,3 @@ def test_nothing_runs_is_no_error_for_down_but_for_status(mmfs, repository: Path
     ended = mmfs("status", "--json")
     assert ended.status == 1
     assert ended.out.count('"stopped"') == 3
-
-
-def test_trouble_on_a_full_disk_is_called_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def trouble() -> None:
-        with full_disk_named(tmp_path):
-            raise RuntimeError("Internal Server Error")
-
-    with pytest.raises(RuntimeError):
-        trouble()
-    monkeypatch.setattr("flows.local.FULL_BYTES", 2**62)
-    with pytest.raises(StageError, match=f"the disk of {tmp_path} is full"):
-        trouble()

@@ -66,6 +66,16 @@ def test_runs_names_all_three_identities(mmfs, finished: RunRecord) -> None:
         assert part in shown
 
 
+def test_a_run_took_what_its_command_said_not_the_days_until_it_was_taken_up(mmfs, repository: Path, finished: RunRecord) -> None:
+    write_result(Home(repository).run(finished.run_id), 500_000.0, {"status": "Completed", "seconds": 37.4})
+    assert " 37 s " in mmfs("runs").out
+
+
+def test_the_name_of_a_run_stays_whole_on_a_narrow_terminal(mmfs, finished: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert finished.run_id in mmfs("runs").out
+
+
 def test_no_runs_yet(mmfs, repository: Path) -> None:
     assert "mmfs run" in mmfs("runs").out
     assert json.loads(mmfs("runs", "--json").out) == []

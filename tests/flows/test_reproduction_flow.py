@@ -9,6 +9,8 @@ import pytest
 from small_line import FILES, SmallLine
 
 from components.run.paths import Home
+from components.run.record import RunRecords
+from components.services.health import call
 
 pytestmark = pytest.mark.timeout(600)
 STAGES = ["prepare", "pretrain", "finetune@vqa", "evaluate@vqa"]
@@ -24,12 +26,20 @@ def line(
     return made
 
 
-def test_the_same_source_gives_the_same_outs_without_any_cache(line: SmallLine) -> None:
+def test_the_same_source_gives_the_same_outs_without_any_cache(line: SmallLine, prefect_api: str) -> None:
     result = line.reproduce("models:/mmfs-vqa@champion")
     assert (result["identical"], result["differences"]) == (True, [])
     assert result["stages_run"] == STAGES
     assert (result["model"], result["version"]) == ("mmfs-vqa", 1)
     assert not list(Home(line.root).worktrees.iterdir())
+    known = RunRecords(Home(line.root)).find(result["name"])
+    assert known.state == "Completed"
+    assert (known.mlflow_run_id, known.prefect_flow_run_id) == (result["mlflow_run_id"], result["prefect_flow_run_id"])
+    assert known.result["identical"] is True
+    own = line.client.get_run(result["mlflow_run_id"])
+    assert (own.info.run_name, own.info.status) == (result["name"], "FINISHED")
+    flow = call(f"{prefect_api}/flow_runs/{result['prefect_flow_run_id']}")
+    assert flow["name"] == result["name"]
 
 
 def test_one_changed_line_is_different_and_names_the_stage_and_what_came_out(line: SmallLine) -> None:

@@ -182,13 +182,18 @@ def test_every_work_pool_variable_is_used() -> None:
 
 
 def test_pretraining_job_asks_for_gpus() -> None:
-    job = next(manifest for manifest in build("gpu") if manifest["kind"] == "Job")
+    job = next(manifest for manifest in build("gpu-pretrain") if manifest["kind"] == "Job")
     pod = job["spec"]["template"]["spec"]
     assert int(pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) >= 1
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     shm = next(volume for volume in pod["volumes"] if volume["name"] == "shm")
     assert shm["emptyDir"]["medium"] == "Memory"
     assert pod["containers"][0]["command"] == ["python", "-m", "components.pretrain"]
+
+
+@pytest.mark.parametrize("overlay", ["local", "gpu"])
+def test_the_platform_can_be_applied_again_with_other_images(overlay: str) -> None:
+    assert not [manifest["metadata"]["name"] for manifest in build(overlay) if manifest["kind"] == "Job"], "the pod of a Job is immutable"
 
 
 def test_every_service_is_allowed_in_and_everything_else_denied(manifests: list[Manifest]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from components.services import health
 from components.services.process import Record, read_record
 
 pytestmark = pytest.mark.timeout(1800)
-DUE_IN_S = 20
 PATIENCE_S = 900
 
 
@@ -25,13 +23,6 @@ def wait_for(question: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"no {what} within {PATIENCE_S} s"
         time.sleep(0.5)
     return answer
-
-
-def flow_runs(api: str, deployment: str) -> list[dict[str, Any]]:
-    """Flow runs of a deployment, the earliest first."""
-    query = {"deployments": {"name": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    found: list[dict[str, Any]] = health.call(f"{api}/flow_runs/filter", query)
-    return found
 
 
 def worker(stack: Any) -> Record:
@@ -45,6 +36,12 @@ def runs(stack: Any) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.fixture(scope="module")
+def deployed(local_stack: Any) -> None:
+    """Every deployment of prefect.yaml is on the server."""
+    local_stack.prefect("deploy", "--all")
+
+
 def test_up_again_changes_nothing(local_stack: Any) -> None:
     before = json.loads(local_stack.mmfs("status", "--json").stdout)
     again = json.loads(local_stack.mmfs("up", "--json").stdout)
@@ -52,33 +49,19 @@ def test_up_again_changes_nothing(local_stack: Any) -> None:
     assert {service["name"]: service["state"] for service in again} == {"prefect": "healthy", "mlflow": "healthy", "worker": "healthy"}
 
 
-def test_all_deployments_reach_the_server(local_stack: Any) -> None:
-    local_stack.prefect("deploy", "--all")
+def test_all_deployments_reach_the_server(local_stack: Any, deployed: None) -> None:
     found = health.call(f"{local_stack.api}/deployments/filter", {})
     schedules = {one["name"]: [schedule["schedule"].get("cron") for schedule in one["schedules"]] for one in found}
     assert schedules.items() >= {"manual": [], "nightly": ["0 2 * * *"], "reproduce": [], "promote": [], "rollback": []}.items()
     assert {one["work_pool_name"] for one in found} == {"mmfs-local"}
 
 
-def test_due_schedule_starts_a_run_that_the_worker_finishes(local_stack: Any) -> None:
-    due = (datetime.now(UTC) + timedelta(seconds=DUE_IN_S)).strftime("%Y-%m-%dT%H:%M:%S")
-    schedule = json.dumps({"interval": 86400, "anchor_date": due, "timezone": "UTC"})
-    parameters = json.dumps({"preset": "smoke", "overrides": ["tasks=[vqa]", "evaluate.bootstrap=150"]})
-    deployment = local_stack.root / "due.yaml"
-    deployment.write_text(
-        "deployments:\n- name: due\n  entrypoint: flows.training.train\n  work_pool: {name: mmfs-local}\n"
-        f"  schedules: [{schedule}]\n  parameters: {parameters}\n"
-    )
-    known = {run["run_id"] for run in runs(local_stack)}
-    try:
-        local_stack.prefect("deploy", "--prefect-file", str(deployment), "--name", "due")
-    finally:
-        deployment.unlink()
-    ended = wait_for(lambda: next((one for one in flow_runs(local_stack.api, "due") if one["end_time"]), None), "scheduled run that ended")
+def test_due_schedule_starts_a_run_that_the_worker_finishes(local_stack: Any, stack_runs: Any) -> None:
+    ended = stack_runs.scheduled
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
     assert ended["auto_scheduled"] is True
-    (run,) = [run for run in runs(local_stack) if run["run_id"] not in known]
-    assert (run["state"], run["prefect_flow_run_id"], ended["name"]) == ("Completed", ended["id"], run["run_id"])
+    (run,) = [run for run in runs(local_stack) if run["prefect_flow_run_id"] == ended["id"]]
+    assert (run["state"], ended["name"]) == ("Completed", run["run_id"])
     tasks = health.call(f"{local_stack.api}/task_runs/filter", {"flow_runs": {"id": {"any_": [ended["id"]]}}})
     assert {task["name"]: task["state"]["name"] for task in tasks}.items() >= {"pretrain": "Cached", "evaluate@vqa": "Completed"}.items()
     artifacts = health.call(f"{local_stack.api}/artifacts/filter", {"flow_runs": {"id": {"any_": [ended["id"]]}}})
@@ -86,11 +69,10 @@ def test_due_schedule_starts_a_run_that_the_worker_finishes(local_stack: Any) ->
     assert any(artifact["key"] == "picture-evaluate-vqa" and "data:image/png;base64," in artifact["data"] for artifact in artifacts)
 
 
-def test_cancel_ends_a_workers_run_with_all_its_processes(local_stack: Any) -> None:
-    local_stack.prefect("deploy", "--name", "manual")
+def test_cancel_ends_a_workers_run_with_all_its_processes(local_stack: Any, deployed: None) -> None:
     idle = {process.pid for process in worker(local_stack).members()}
     deployment = health.call(f"{local_stack.api}/deployments/name/train/manual")["id"]
-    parameters = {"preset": "smoke", "overrides": ["tasks=[vqa]", "seed=5", "pretrain.steps=100000"]}
+    parameters = {"preset": "smoke", "overrides": ["tasks=[vqa]", "pretrain.steps=100000"]}
     started = health.call(f"{local_stack.api}/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
     run = wait_for(lambda: next((one for one in runs(local_stack) if one["prefect_flow_run_id"] == started), None), "run of the worker")
     log = local_stack.root / ".mmfs" / "runs" / run["run_id"] / "events" / "pretrain.jsonl"

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from packed_rows import VOCABULARY, Document, MakeBatch, pack
+import torch
+from packed_rows import VOCABULARY, Document, MakeBatch, as_if_trained, pack
 
 from model.batch import InterleavedBatch
 from model.build import build_model
@@ -22,7 +23,17 @@ def config() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def network(config: ModelConfig) -> MMInterleaved:
-    return build_model(config, seed=0).eval()
+    return as_if_trained(build_model(config, seed=0)).eval()
+
+
+@pytest.fixture(scope="session")
+def talkative(config: ModelConfig) -> MMInterleaved:
+    """A model that likes to begin pictures and to end."""
+    model = as_if_trained(build_model(config, seed=1)).eval()
+    with torch.no_grad():
+        model.text_decoder.head.bias[config.tokens.boi] = 2.0
+        model.text_decoder.head.bias[config.tokens.eos] = 1.0
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.batch import InterleavedBatch
 from model.config import ModelConfig
+from model.mm_interleaved import MMInterleaved
 
 VOCABULARY = 40
 Document = list[int | str]
@@ -63,6 +64,21 @@ def pack(config: ModelConfig, rows: list[list[Document]], columns: int, seed: in
     )
 
 
+def picture(seed: int, config: ModelConfig) -> Tensor:
+    """A picture as the encoder reads it, [3, px, px] in 0..1."""
+    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
+
+
 def largest(tensor: Tensor) -> float:
     """Largest absolute value."""
     return tensor.abs().max().item()
+
+
+@torch.no_grad()
+def as_if_trained(model: MMInterleaved) -> MMInterleaved:
+    """The model with sinks and output biases that are not zero, as in a new one: they are what a token gets that sees no picture."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("ignore_token", "output_proj.bias")):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model

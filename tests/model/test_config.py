@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,35 @@ def test_impossible_sizes_name_the_key() -> None:
         replace(config, language=replace(config.language, mmfs=replace(config.language.mmfs, levels=(7,))))
     with pytest.raises(ConfigError, match="patch_px"):
         replace(config, vision=replace(config.vision, patch_px=12))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("", {"vocab_size": 0}, "vocab_size is 0; it must be at least 1"),
+        ("", {"cross_attention": "dens"}, "cross_attention is 'dens'; choose one of deformable, dense, dense_resampler, off"),
+        ("", {"image_loss_weight": math.nan}, "image_loss_weight is nan"),
+        ("vision", {"family": "dino"}, r"vision\.family is 'dino'; choose one of clip, siglip"),
+        ("vision", {"heads": 3}, r"vision\.width \(32\) must be a multiple of 3 \(vision\.heads\)"),
+        ("vision", {"value_ratio": 0.48}, r"vision\.width \* value_ratio \(15\) must be a multiple of 2 \(vision\.heads\)"),
+        ("visual_resampler", {"heads": 3}, r"visual_resampler\.width \(\d+\) must be a multiple of 3 \(visual_resampler\.heads\)"),
+        ("language", {"heads": 3}, r"language\.heads \(3\) must be a multiple of 4 \(language\.kv_heads\)"),
+        ("language", {"heads": 3, "kv_heads": 3}, r"language\.width \(\d+\) must be a multiple of 3 \(heads, unless head_width is given"),
+        ("language", {"kv_heads": 3}, r"language\.heads \(\d\) must be a multiple of 3 \(language\.kv_heads\)"),
+        ("language", {"head_width": 15}, r"width of a head of language \(15\) must be a multiple of 2"),
+        ("image_decoder", {"output_px": 36}, r"image_decoder\.output_px \(36\) must be a multiple of 8: .* 32 is such a size"),
+    ],
+)
+def test_values_that_cannot_be_name_the_key_and_the_fix(section: str, values: dict[str, Any], told: str) -> None:
+    config = preset("smoke", vocab_size=300)
+    with pytest.raises(ConfigError, match=told):
+        replace(config, **({section: replace(getattr(config, section), **values)} if section else values))
+
+
+def test_published_pictures_of_a_size_that_the_decoder_does_not_halve() -> None:
+    config = preset("official_tiny", vocab_size=100)
+    with pytest.raises(ConfigError, match=r"output_px \(224\) must be a multiple of 64: .* 192 is such a size"):
+        replace(config, image_decoder=replace(config.image_decoder, output_px=224))
 
 
 def test_a_config_file_with_a_wrong_key_names_it() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 import torch
-from packed_rows import MakeBatch
-from torch import Tensor
+from packed_rows import MakeBatch, as_if_trained, picture
 
 from kernels.testing import assert_close, relative_error
 from model.build import build_model
@@ -24,25 +24,11 @@ from model.generation import (
 )
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt, read_prompts
-from model.protocols import Drawing, PictureContext
+from model.protocols import Drawing, PictureContext, Scheduler
 from model.scoring import score_options
 from model.sequence import Pairs, plan
 
 FAST = GenerationOptions(max_new_tokens=6, max_images=2, steps=2, choosing=Choosing(temperature=1.0))
-
-
-def picture(seed: int, config: ModelConfig) -> Tensor:
-    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def talkative(config: ModelConfig) -> MMInterleaved:
-    """A model that likes to begin pictures and to end."""
-    model = build_model(config, seed=1).eval()
-    with torch.no_grad():
-        model.text_decoder.head.bias[config.tokens.boi] = 2.0
-        model.text_decoder.head.bias[config.tokens.eos] = 1.0
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +37,13 @@ def prompts(config: ModelConfig) -> list[Prompt]:
     return [Prompt("a", ((5, 6), one, (7,))), Prompt("b", ((8, 9, 10, 11),)), Prompt("c", (one, two, (12,))), Prompt("d", ())]
 
 
-@pytest.mark.parametrize("visible", ["all", "nearest"])
-def test_reading_piece_by_piece_equals_the_packed_forward(config: ModelConfig, make_batch: MakeBatch, visible: str) -> None:
-    model = build_model(replace(config, visible_images=visible), seed=0).eval()
+@pytest.mark.parametrize(
+    "differs",
+    [{}, {"visible_images": "nearest"}, {"cross_attention": "dense"}, {"cross_attention": "dense_resampler"}, {"cross_attention": "off"}],
+    ids=str,
+)
+def test_reading_piece_by_piece_equals_the_packed_forward(config: ModelConfig, make_batch: MakeBatch, differs: dict[str, Any]) -> None:
+    model = as_if_trained(build_model(replace(config, **differs), seed=0)).eval()
     batch = make_batch([[[5, "image", 6, 7, "image", 8]], [[9, 10, "image", 11]]], columns=24)
     with torch.no_grad():
         features = model.visual_tokenizer(batch.images)
@@ -62,7 +52,8 @@ def test_reading_piece_by_piece_equals_the_packed_forward(config: ModelConfig, m
         length = [int(row.sum()) for row in batch.attention_mask]
         tokens = [row[:count].tolist() for row, count in zip(batch.text_ids, length, strict=True)]
         split = 3 + config.visual_resampler.queries
-        state.append([tokens[0][:split], tokens[1][:3]], model.visual_tokenizer(batch.images[:1]))
+        state.append([tokens[0][:2], tokens[1][:3]])  # text alone
+        state.append([tokens[0][2:split], []], model.visual_tokenizer(batch.images[:1]))
         state.append(
             [tokens[0][split : split + 3], tokens[1][3 : 4 + config.visual_resampler.queries]], model.visual_tokenizer(batch.images[2:])
         )
@@ -83,7 +74,8 @@ def test_a_drawn_picture_sees_what_the_packed_decoder_sees(config: ModelConfig, 
         looked_at = features.levels(config.image_decoder.mmfs.levels)[:1]
         pairs = Pairs(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
         context = PictureContext(tokens[1:], layout.context_mask[1:], looked_at, pairs, lambda: DecodingState(network, 1))
-        expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
+    expected = network.image_decoder.sample(context, [generator], Drawing(steps=3))
+    assert not expected.requires_grad, "no graph is kept over the steps"
     options = GenerationOptions(steps=3, guidance=2.0, seed=0)
     begin = [Prompt("p", ((5,), batch.images[0], (6,)))]
     state = DecodingState(network, 1)
@@ -136,7 +128,17 @@ def test_pieces_are_heard_in_order_and_budgets_hold(talkative: MMInterleaved, pr
         )
 
 
-@pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "dpm"])
+def test_pictures_are_drawn_a_few_at_once(talkative: MMInterleaved, prompts: list[Prompt]) -> None:
+    sizes: list[int] = []
+    handle = talkative.image_decoder.decoder.unet.conv_in.register_forward_hook(lambda _module, given, _result: sizes.append(len(given[0])))
+    together = generate_images(talkative, prompts[:3], FAST)
+    apart = generate_images(talkative, prompts[:3], replace(FAST, pictures_at_once=2))
+    handle.remove()
+    assert sizes == [6, 6, 4, 4, 2, 2]  # two passes of guidance, two steps
+    assert_close(apart, together, "model")
+
+
+@pytest.mark.parametrize("scheduler", get_args(Scheduler))
 def test_every_sampler_draws_in_range(talkative: MMInterleaved, prompts: list[Prompt], scheduler: str) -> None:
     pictures = generate_images(talkative, prompts[:2], replace(FAST, scheduler=scheduler))  # type: ignore[arg-type]
     assert torch.isfinite(pictures).all()

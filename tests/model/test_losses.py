@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from safetensors.torch import load_file
 from kernels.testing import assert_close
 from model.build import build_model
 from model.config import ModelConfig, TokenIds
-from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.sequence import plan
 from model.targets import release_targets
@@ -85,15 +85,32 @@ def test_lambda_is_a_value_and_each_loss_may_stand_alone(config: ModelConfig, ma
         assert (tensor.grad is not None and bool(tensor.grad.any())) == bool(weight)
 
 
-def test_the_release_lets_documents_of_a_row_see_each_other(network: MMInterleaved, config: ModelConfig, make_batch: MakeBatch) -> None:
-    """Bit by bit nothing of the first document is in the second, unless as released."""
-    leaking = build_model(replace(config, attention="release"), seed=0).eval()
-    one, other = make_batch([[STORY, [3, 4]]]), make_batch([[[*STORY[:-1], 10], [3, 4]]])
-    second = one.document_ids == 2
-    for model, leaks in ((network, False), (leaking, True)):
+@pytest.mark.parametrize("attention", ["document", "release"])
+def test_documents_of_a_row_do_not_see_each_other_unless_as_released(
+    config: ModelConfig, make_batch: MakeBatch, attention: Literal["document", "release"]
+) -> None:
+    """Bit by bit: another text or other pictures in the first document change no score and no picture's loss in the second."""
+    loud = replace(config.image_decoder, quiet_start=False)  # so that what is read changes what is drawn
+    model = build_model(replace(config, attention=attention, image_decoder=loud), seed=0).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("ignore_token", "mmfs_down_blocks.0.mmfs.output_proj.bias")):
+                parameter.normal_()
+    second = [3, "image", 4, "image", 11]
+    one, other_text = make_batch([[STORY, second]]), make_batch([[[*STORY[:-1], 10], second]])
+    pictures = one.images.clone()
+    pictures[:2] = 1 - pictures[:2]
+    batches = [one, other_text, replace(one, images=pictures, target_images=pictures)]
+    seen = []
+    for batch in batches:
+        learned = replace(batch, image_loss_mask=torch.tensor([False, False, True, True]))
+        layout = plan(learned, model.config)
+        assert layout.decoded.tolist() == [2, 3]
         with torch.no_grad():
-            hidden = [
-                model.hidden_states(batch.text_ids, model.visual_tokenizer(batch.images), plan(batch, model.config))[second]
-                for batch in (one, other)
-            ]
-        assert torch.equal(*hidden) != leaks
+            features = model.visual_tokenizer(batch.images)
+            hidden = model.hidden_states(batch.text_ids, features, layout)
+            logits = model.text_decoder(hidden[batch.document_ids == 2])
+            seen.append((logits, model.image_loss(learned, features, hidden, layout)[0]))
+    for logits, loss in seen[1:]:
+        assert torch.equal(logits, seen[0][0]) == (attention == "document")
+        assert torch.equal(loss, seen[0][1]) == (attention == "document")

@@ -12,6 +12,7 @@ from torch import Tensor
 from kernels.testing import assert_close, relative_error
 from model.batch import InterleavedBatch
 from model.build import build_model
+from model.decoding import DecodingState
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.sequence import Layout, plan
@@ -61,15 +62,15 @@ def test_visual_tokens(official: Official) -> None:
     assert_close(official.features.tokens, official.tensors["visual.tokens"], "model")
 
 
-def test_pyramid_is_as_near_to_the_exact_one_as_the_official_code(official: Official) -> None:
-    """The random adapter weights amplify rounding: official float32 maps are up to 1e-4 away from float64, so that is the yardstick."""
+def test_pyramid(official: Official) -> None:
+    """The random adapter amplifies rounding: at one level the official maps are 8.7e-5 from float64, which is the yardstick."""
     exact_model = build_model(official.config, seed=0).eval()
     exact_model.load_state_dict(official.model.state_dict())
     with torch.no_grad():
         exact = exact_model.double().visual_tokenizer(official.batch.images.double())
     for level, (ours, truth) in enumerate(zip(official.features.maps, exact.maps, strict=True)):
         assert relative_error(official.tensors[f"visual.features.{level}"], truth) < 1e-4
-        assert relative_error(ours, truth) < 3e-4
+        assert relative_error(ours, truth) < 1e-4
 
 
 def test_language_model(official: Official) -> None:
@@ -83,6 +84,24 @@ def test_language_model(official: Official) -> None:
     assert_close(official.hidden, tensors["llm.hidden"], "model", "hidden")
     assert_close(logits, tensors["llm.logits"], "model", "logits")
     assert_close(loss.view(1), tensors["llm.text_loss"], "model", "loss")
+
+
+def test_text_that_no_picture_precedes_is_read_as_in_a_row_with_pictures(official: Official) -> None:
+    columns = int(official.batch.image_column[official.batch.image_row == 0].min())
+    state = DecodingState(official.model, 1)
+    with torch.no_grad():
+        state.append([official.batch.text_ids[0, :columns].tolist()])
+    assert_close(state.hidden[0], official.tensors["llm.hidden"][0, :columns], "model", "hidden")
+
+
+def test_bfloat16_gives_nearly_the_same_logits(official: Official) -> None:
+    half = build_model(official.config, seed=0).eval()
+    half.load_state_dict(official.model.state_dict())
+    half = half.to(torch.bfloat16)
+    with torch.no_grad():
+        hidden = half.hidden_states(official.batch.text_ids, half.visual_tokenizer(official.batch.images), official.layout)
+        logits = half.text_decoder(hidden)
+    assert relative_error(logits, official.tensors["llm.logits"]) < 2e-2
 
 
 def test_visibility_is_exact(official: Official) -> None:

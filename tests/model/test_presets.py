@@ -9,7 +9,8 @@ import pytest
 
 from model.build import build_on_meta
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
+from model.mmfs import MMFS
+from model.presets import preset, published
 from model.weights import OPTIONAL_KEYS
 
 MILLION = 1_000_000
@@ -69,3 +70,26 @@ def test_the_paper_has_the_release_without_what_it_does_not_describe(release: MM
     assert all("mmfs_module." in name or "ignore_token" in name or "attention_weights" in name for name in differ)
     assert paper["mm_decoder.layers.0.llama_cross_attn.attn.attention_weights.weight"] == (16 * 3 * 8, 5120)
     assert len([name for name in paper if "mmfs_up_blocks" in name and name.endswith("conv.weight")]) == 4
+
+
+@pytest.mark.parametrize(
+    ("output_px", "bases"),
+    [(512, [64, 32, 16, 8]), (256, [32, 16, 8, 4]), (192, [32, 16, 8, 4]), (128, [16, 8, 4, 2]), (768, [96, 48, 24, 12])],
+)
+def test_bases_follow_the_release_at_other_output_sizes(output_px: int, bases: list[int]) -> None:
+    """mm_interleaved.md 1.6; the release itself stops at 512 pixels."""
+    tiny = preset("official_tiny", vocab_size=100)
+    language = {name: getattr(tiny.language, name) for name in ("width", "layers", "heads", "kv_heads", "mlp")}
+    config = published(
+        100,
+        vision=tiny.vision,
+        visual_resampler=tiny.visual_resampler,
+        language=language,
+        unet=tiny.image_decoder.unet,
+        vae=tiny.image_decoder.autoencoder.values,
+        output_px=output_px,
+        condition_heads=4,
+    )
+    net = build_on_meta(config).get_submodule("image_decoder.decoder.mmfs_module")
+    found = [module.base_size for module in net.modules() if isinstance(module, MMFS)]
+    assert found == [bases[0]] * 3 + [bases[1]] * 3 + [bases[2]] * 3 + [bases[3]] * 4

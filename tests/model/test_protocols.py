@@ -43,6 +43,9 @@ class GreyTokens(nn.Module):
         scores = self.scores(torch.cat((first, writer.extend(self.words(codes[:, :-1]))), dim=1))
         return F.cross_entropy(scores.transpose(1, 2), codes, reduction="none").mean(1)
 
+    def check(self, how: Drawing) -> None:
+        """It has no way of drawing but one."""
+
     def sample(self, context: PictureContext, generators: Sequence[torch.Generator], how: Drawing) -> Tensor:
         writer = context.writer()
         codes: list[Tensor] = []

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_rows import VOCABULARY, MakeBatch, pack
 
+from model.batch import InputError
 from model.config import ModelConfig
 from model.presets import preset
 from model.sequence import pairs_from_mask, plan
@@ -106,6 +107,46 @@ def test_placeholders_that_disagree_with_images_are_refused(config: ModelConfig,
     ids = batch.text_ids.clone()
     ids[ids == config.tokens.image] = 7
     with pytest.raises(ValueError, match="0 image placeholders"):
+        plan(replace(batch, text_ids=ids), config)
+
+
+def test_a_bare_boi_at_the_end_of_a_row_takes_no_other_pictures_placeholders(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, 6, 7, 8, 9, 10, 11, 12]], [[5, 6, "image", 7]]], columns=10)
+    pictures = make_batch([[["image", "image"]]])
+    ids = batch.text_ids.clone()
+    ids[0, -1] = config.tokens.boi
+    cut = replace(
+        pictures, text_ids=ids, document_ids=batch.document_ids, attention_mask=batch.attention_mask, targets_mask=batch.targets_mask
+    )
+    with pytest.raises(InputError, match="hold 4 image placeholders, but 2 images of 4 visual tokens need 8"):
+        plan(replace(cut, image_row=torch.tensor([0, 1]), image_column=torch.tensor([9, 3])), config)
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ([(0, 2), (1, 1)], r"picture 0 \(row 0, column 2\) has no BoI there"),
+        ([(1, 1), (0, 3)], r"picture 1 \(row 0, column 3\) does not come after the picture before it"),
+        ([(0, 3), (0, 3)], "picture 1 .* does not come after"),
+        ([(0, 3), (2, 1)], r"picture 1 \(row 2, column 1\) lies outside the 2 rows of 12 tokens"),
+        ([(0, 3), (1, -11)], "picture 1 .* lies outside"),
+    ],
+)
+def test_a_picture_at_another_place_than_its_boi(
+    config: ModelConfig, make_batch: MakeBatch, places: list[tuple[int, int]], told: str
+) -> None:
+    batch = make_batch([[[5, 6, "image", 7]], [["image", 8]]], columns=12)
+    assert plan(batch, config).image_token.view(2, 12)[1, 2:6].tolist() == [4, 5, 6, 7]
+    row, column = torch.tensor(places).unbind(1)
+    with pytest.raises(InputError, match=told):
+        plan(replace(batch, image_row=row, image_column=column), config)
+
+
+def test_placeholders_stand_right_behind_the_boi(config: ModelConfig, make_batch: MakeBatch) -> None:
+    batch = make_batch([[[5, "image", 7]]], columns=12)
+    ids = batch.text_ids.clone()
+    ids[0, [3, 7]] = ids[0, [7, 3]]
+    with pytest.raises(InputError, match="has no 4 placeholders right behind its BoI"):
         plan(replace(batch, text_ids=ids), config)
 
 

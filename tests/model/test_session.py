@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import torch
+from packed_rows import picture
 from torch import Tensor, nn
 
 from kernels.testing import assert_close
-from model.build import build_model
 from model.choosing import Choosing
 from model.config import ModelConfig
 from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
@@ -27,20 +26,6 @@ WAYS = {
     "beams": replace(DRAWN, choosing=Choosing(beams=3)),
     "picture": replace(DRAWN, mode="image"),
 }
-
-
-def picture(seed: int, config: ModelConfig) -> Tensor:
-    return torch.rand(3, config.vision.image_px, config.vision.image_px, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def talkative(config: ModelConfig) -> MMInterleaved:
-    """A model that likes to begin pictures and to end."""
-    model = build_model(config, seed=1).eval()
-    with torch.no_grad():
-        model.text_decoder.head.bias[config.tokens.boi] = 2.0
-        model.text_decoder.head.bias[config.tokens.eos] = 1.0
-    return model
 
 
 @contextmanager
@@ -147,3 +132,14 @@ def test_a_conversation_that_is_full_is_named(talkative: MMInterleaved, config: 
     assert isinstance(session.generate(replace(DRAWN, mode="image"))[0][0], GeneratedImage)
     with pytest.raises(ValueError, match="no room to read the picture"):
         session.generate(DRAWN)
+
+
+def test_turns_and_numbers_that_fit_no_conversation_are_named(talkative: MMInterleaved) -> None:
+    session = Session.begin(talkative, [Prompt("a", ((5,),)), Prompt("b", ((6,),))])
+    with pytest.raises(ValueError, match="3 turns for 2 conversations; give one to each"):
+        session.read([(), (), ()])
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match=f"there is no conversation {number}; the session has 2"):
+            session.score([(5,)], conversation=number)
+        with pytest.raises(ValueError, match=f"there is no conversation {number}"):
+            session.branch([Prompt("c", ())], conversation=number)

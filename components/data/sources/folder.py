@@ -72,6 +72,8 @@ def _accept(line: bytes, folder: Path, max_image_pixels: int) -> Accepted:
         document = parse_document(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8: {error}") from None
+    if "scenes" in document.fields:
+        raise DocumentError("fields.scenes belongs to the built-in corpus, by which its pictures are judged; leave it out")
     images = [_read_image(folder, item, max_image_pixels) for item in document.images]
     sizes = []
     for item, data in zip(document.images, images, strict=True):

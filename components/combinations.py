@@ -1,0 +1,54 @@
+"""Parameters that are right one by one and cannot be together: the keys and the fix, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from components.metrics import METRICS, kinds_of, metrics_of
+
+if TYPE_CHECKING:
+    from components.params import GateRule, Params, Task
+
+
+def contradictions(params: Params) -> Iterator[str]:
+    """One line per impossible combination, which begins with the key to change."""
+    for one in dict.fromkeys(one.task for one in METRICS.values()):
+        yield from _gate(params, one)
+    for task in params.tasks:
+        yield from _evaluation(params, task)
+    if params.data.source == "digits":  # what a folder of the user holds is known when it is read
+        for stage in ("pretrain", *params.tasks):
+            yield from _mixture(params, stage)
+
+
+def _gate(params: Params, task: Task) -> Iterator[str]:
+    rule: GateRule = getattr(params.gate, task)
+    known = metrics_of(task, paired=True)
+    named = [("metric", rule.metric), *(("also", name) for name in rule.also), *(("guards", name) for name in rule.guards)]
+    for key, metric in named:
+        if metric not in known:
+            why = "has no score per document that could be compared" if metric in metrics_of(task) else f"is no metric of task {task}"
+            yield f"gate.{task}.{key}: {metric!r} {why}; choose from {', '.join(known)}"
+        elif task in params.tasks and not params.evaluate.documents.get(kind := METRICS[metric].kind, 0):
+            yield f"gate.{task}.{key}: {metric} needs held-out documents of kind {kind}; set evaluate.documents.{kind} above 0"
+
+
+def _evaluation(params: Params, task: Task) -> Iterator[str]:
+    asked = params.evaluate.documents
+    for kind in kinds_of(task):
+        composed = params.data.evaluation_documents.get(kind, 0)
+        if params.data.source == "digits" and asked.get(kind, 0) > composed:
+            yield (
+                f"evaluate.documents.{kind} is {asked[kind]}, data.evaluation_documents.{kind} is {composed}; "
+                f"set the first to at most {composed} or raise the second"
+            )
+    if task == "story" and params.evaluate.told_stories > (stories := asked.get("story", 0)):
+        yield f"evaluate.told_stories is {params.evaluate.told_stories}, evaluate.documents.story is {stories}; set it to at most {stories}"
+
+
+def _mixture(params: Params, stage: str) -> Iterator[str]:
+    key = params.training_key(stage)
+    for kind, weight in params.training(stage).mixture.items():
+        if weight > 0 and not params.data.documents.get(kind, 0):
+            yield f"{key}.mixture.{kind} is {weight:g} and data.documents.{kind} is 0; raise the second or set {key}.mixture.{kind}=0"
