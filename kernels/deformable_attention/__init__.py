@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kernels.deformable_attention import naive, torch_path
+from kernels.deformable_attention import gpu, naive, torch_path
 from kernels.deformable_attention.cpu import library, registered
 
-Path = Literal["torch", "naive", "cpp", "auto"]
+Path = Literal["torch", "naive", "cpp", "triton", "auto"]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -27,10 +27,12 @@ def deformable_attention(
     location: [Q, H, P, 2] shared by the levels, or [Q, H, L, P, 2]; (x, y) where 0..1 spans the map (align_corners=False).
     weight: [Q, H, L, P].
     image: [Q] integer, the image each query samples, 0..n-1 (checked on the processor only: it would stop an accelerator).
-    path: `torch` is pure PyTorch; `cpp` is the C++ operator, compiled at its first use; `auto` takes it only where it is there already.
-    Both fall back to `torch`, with one line in the log where the operator is missing, and for tensors on an accelerator.
+    path: `torch` is pure PyTorch; `cpp` is the C++ operator for processors, compiled at its first use; `triton` are the kernels for CUDA
+    devices. `auto` is `triton` for tensors on such a device, else `cpp` where it is there already. What is missing is one line in the log,
+    and `torch` instead; so is `cpp` for tensors on an accelerator.
     Returns [Q, H, d] in the dtype of value. A location beyond the map counts nothing; one that is not a number makes its query's result so.
-    Types may differ; sums are of 32 bits at least. Raises ValueError naming the argument of a wrong shape, type, device or image.
+    Types may differ; sums are of 32 bits at least. Raises ValueError naming the argument of a wrong shape, type, device or image, and for
+    `triton` on another device.
     """
     _check(value, level_shapes, location, weight, image)
     shapes = tuple((h, w) for h, w in level_shapes)
@@ -38,6 +40,12 @@ def deformable_attention(
         location = location.unsqueeze(2)
     if path in ("cpp", "auto") and value.device.type == "cpu" and library.available(path == "cpp"):
         return registered.deformable_attention(value, shapes, location, weight, image)
+    if path == "triton" and value.device.type != "cuda":
+        raise ValueError(f"path: triton is for tensors on a CUDA device, value is on {value.device}; use auto")
+    if path in ("triton", "auto") and value.device.type == "cuda" and gpu.available():
+        from kernels.deformable_attention.gpu import registered as on_gpu
+
+        return on_gpu.deformable_attention(value, shapes, location, weight, image)
     location = location.expand(-1, -1, len(shapes), -1, -1)
     if path == "naive":
         return naive.deformable_attention(value, shapes, location, weight, image)

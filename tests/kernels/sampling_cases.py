@@ -7,7 +7,9 @@ from torch import Tensor
 
 from kernels.deformable_attention import Path, deformable_attention
 
-LEVELS = ((5, 3), (2, 7), (1, 1))
+Shapes = tuple[tuple[int, int], ...]
+
+LEVELS: Shapes = ((5, 3), (2, 7), (1, 1))
 FAST: tuple[Path, ...] = ("torch", "cpp")
 NAMES = ("output", "value", "location", "weight")
 
@@ -21,19 +23,20 @@ def make(
     shared: bool,
     dtype: torch.dtype = torch.float64,
     images: int = 4,
+    shapes: Shapes = LEVELS,
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(queries)
-    cells = sum(h * w for h, w in LEVELS)
-    levels = () if shared else (len(LEVELS),)
+    cells = sum(h * w for h, w in shapes)
+    levels = () if shared else (len(shapes),)
     value = torch.randn(images, cells, heads, channels, generator=generator, dtype=dtype)
     location = torch.rand(queries, heads, *levels, points, 2, generator=generator, dtype=dtype) * 1.6 - 0.3
-    weight = torch.rand(queries, heads, len(LEVELS), points, generator=generator, dtype=dtype)
+    weight = torch.rand(queries, heads, len(shapes), points, generator=generator, dtype=dtype)
     return [value, location, weight, torch.randint(0, images, (queries,), generator=generator)]
 
 
-def gradients(path: Path, value: Tensor, location: Tensor, weight: Tensor, image: Tensor) -> list[Tensor]:
+def gradients(path: Path, value: Tensor, location: Tensor, weight: Tensor, image: Tensor, shapes: Shapes = LEVELS) -> list[Tensor]:
     inputs = [tensor.clone().requires_grad_() for tensor in (value, location, weight)]
-    output = deformable_attention(inputs[0], LEVELS, inputs[1], inputs[2], image, path=path)
+    output = deformable_attention(inputs[0], shapes, inputs[1], inputs[2], image, path=path)
     # Exact in every type, so that all types are asked for the same gradient.
-    seed = torch.randint(-4, 5, output.shape, generator=torch.Generator().manual_seed(1)).to(output.dtype)
+    seed = torch.randint(-4, 5, output.shape, generator=torch.Generator().manual_seed(1)).to(output)
     return [output.detach(), *torch.autograd.grad(output, inputs, seed)]

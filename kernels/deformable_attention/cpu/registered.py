@@ -17,27 +17,27 @@ def deformable_attention(value: Tensor, level_shapes: Shapes, location: Tensor, 
     wide = torch.float64 if torch.float64 in (value.dtype, location.dtype, weight.dtype) else torch.float32
     rows = value.to(wide) if wide == torch.float64 else value
     shapes = [size for shape in level_shapes for size in shape]
-    return _sample(rows, shapes, location.to(wide), weight.to(wide), image).to(value.dtype)
+    return sample(rows, shapes, location.to(wide), weight.to(wide), image).to(value.dtype)
 
 
 @torch.library.custom_op("mmfs::deformable_attention", mutates_args=(), device_types="cpu")
-def _sample(value: Tensor, shapes: list[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
+def sample(value: Tensor, shapes: list[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
     return library.forward(value, shapes, location, weight, image)
 
 
-@_sample.register_fake
+@sample.register_fake
 def _(value: Tensor, shapes: list[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
     return value.new_empty(*weight.shape[:2], value.shape[-1])
 
 
 @torch.library.custom_op("mmfs::deformable_attention_backward", mutates_args=(), device_types="cpu")
-def _gradients(
+def gradients(
     gradient: Tensor, value: Tensor, shapes: list[int], location: Tensor, weight: Tensor, image: Tensor, wanted: list[bool]
 ) -> list[Tensor]:
     return library.backward(gradient, value, shapes, location, weight, image, wanted)
 
 
-@_gradients.register_fake
+@gradients.register_fake
 def _(
     gradient: Tensor, value: Tensor, shapes: list[int], location: Tensor, weight: Tensor, image: Tensor, wanted: list[bool]
 ) -> list[Tensor]:
@@ -54,9 +54,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     value, location, weight, image = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[place] for place in (0, 2, 3)]
-    found = _gradients(gradient, value, ctx.shapes, location, weight, image, wanted)
+    found = gradients(gradient, value, ctx.shapes, location, weight, image, wanted)
     to_value, to_location, to_weight = (each if asked else None for each, asked in zip(found, wanted, strict=True))
     return to_value, None, to_location, to_weight, None
 
 
-_sample.register_autograd(_backward, setup_context=_keep)
+sample.register_autograd(_backward, setup_context=_keep)

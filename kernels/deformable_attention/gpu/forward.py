@@ -1,0 +1,164 @@
+"""Sampling in one pass over levels and points: every number of the result is written once, by one program, in one order.
+
+What bounds it: a sample reads four rows of d channels (4 * 128 bytes at 64 channels of 16 bits), many times what comes from HBM, so the
+speed is that of the cache which holds the rows. The rows of one (image, head) of MMFS are 172 kB, which fits Hopper's L1 of 256 kB but
+comes 3 to 5 times slower out of L2. Therefore queries are visited image by image, head outermost, and each program stays on its stretch
+of that order as long as it lives. Loads are 16 bytes per thread; no shared memory is used, all of it stays L1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, load_rows, processors
+
+# 512 threads with 8 numbers each: one 16-byte load per corner in 16 bits, two in 32. Two programs fill half of a Hopper processor's
+# warps at 64 registers per thread, and a row of 64 channels is one cache line read by 8 neighbouring threads.
+NUMBERS = 4096
+WARPS = 16
+PROGRAMS = 2
+# Below this many gathered bytes (50 µs out of L2) sorting the queries by image costs more than L1 gives back.
+WORTH_SORTING = 2**28
+
+
+class Visit(NamedTuple):
+    """The order in which the tiles (block of queries, head) are taken, and by which program. It has no say in the result."""
+
+    order: Tensor  # [Q] queries by image, or `image` itself, unused, where `by_image` is false
+    by_image: bool
+    block: int
+    width: int
+    deep: int
+    tiles: int  # per program
+
+
+def visit(value: Tensor, weight: Tensor, image: Tensor) -> Visit:
+    """Programs width * deep: those that share a multiprocessor, `width` apart, get neighbouring stretches."""
+    queries, heads, levels, points = weight.shape
+    gathered = 4 * queries * heads * levels * points * value.shape[-1] * value.element_size()
+    by_image = gathered >= WORTH_SORTING and value.shape[0] > 1
+    order = torch.sort(image, stable=True).indices if by_image else image
+    block = max(1, NUMBERS // triton.next_power_of_2(value.shape[-1]))
+    tiles = triton.cdiv(queries, block) * heads
+    width, deep = processors(value), PROGRAMS
+    if tiles < width * deep:
+        width, deep = tiles, 1
+    return Visit(order, by_image, block, width, deep, triton.cdiv(tiles, width * deep))
+
+
+def sample(value: Tensor, shapes: Sequence[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
+    """[Q, H, d]; location [Q, H, L or 1, P, 2]. The device is not checked: the interpreter's tensors are on the processor."""
+    queries, heads, levels, points = weight.shape
+    channels = value.shape[-1]
+    out = value.new_empty(queries, heads, channels)
+    if out.numel() == 0:
+        return out
+    if value.stride(-1) != 1:
+        value = value.contiguous()
+    plan = visit(value, weight, image)
+    with torch.cuda.device_of(value):
+        forward_kernel[plan.width * plan.deep,](
+            value,
+            location.contiguous(),
+            weight.contiguous(),
+            image.contiguous(),
+            plan.order,
+            out,
+            queries,
+            flat_levels(shapes),
+            value.shape[0],
+            *value.stride()[:3],
+            plan.width,
+            plan.deep,
+            plan.tiles,
+            heads=heads,
+            LEVELS=levels,
+            POINTS=points,
+            SHARED=location.shape[2] == 1,
+            BY_IMAGE=plan.by_image,
+            channels=channels,
+            D=triton.next_power_of_2(channels),
+            BLOCK=plan.block,
+            WIDE=WIDE[value.dtype],
+            num_warps=WARPS,
+        )
+    return out
+
+
+@triton.jit
+def tile_of(tile, image, order, queries, images, heads: tl.constexpr, BY_IMAGE: tl.constexpr, BLOCK: tl.constexpr):
+    """Of one tile: its head, which queries exist, which of them name an image that exists, that image, and their (query, head) pairs."""
+    blocks = tl.cdiv(queries, BLOCK)
+    head = tile // blocks
+    place = (tile % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = place < queries
+    query = tl.load(order + place, mask=there, other=0).to(tl.int64) if BY_IMAGE else place
+    picture = tl.load(image + query, mask=there, other=-1).to(tl.int64)
+    return head, there, (picture >= 0) & (picture < images), picture, query * heads + head
+
+
+@triton.jit
+def forward_kernel(
+    value,
+    location,
+    weight,
+    image,
+    order,
+    out,
+    queries,
+    levels,
+    images,
+    image_stride,
+    cell_stride,
+    head_stride,
+    width,
+    deep,
+    tiles,
+    heads: tl.constexpr,
+    LEVELS: tl.constexpr,
+    POINTS: tl.constexpr,
+    SHARED: tl.constexpr,
+    BY_IMAGE: tl.constexpr,
+    channels: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    first = ((program % width) * deep + program // width) * tiles
+    last = tl.minimum(first + tiles, tl.cdiv(queries, BLOCK) * heads)
+    channel = tl.arange(0, D)
+    for tile in range(first, last):
+        head, there, known, picture, pair = tile_of(tile, image, order, queries, images, heads, BY_IMAGE, BLOCK)
+        base = picture * image_stride + head * head_stride
+        total = tl.zeros([BLOCK, D], WIDE)
+        for point in range(POINTS):
+            if SHARED:
+                x = tl.load(location + (pair * POINTS + point) * 2, mask=there, other=0.0)
+                y = tl.load(location + (pair * POINTS + point) * 2 + 1, mask=there, other=0.0)
+            for level in tl.static_range(LEVELS):
+                number = (pair * LEVELS + level) * POINTS + point
+                if not SHARED:
+                    x = tl.load(location + number * 2, mask=there, other=0.0)
+                    y = tl.load(location + number * 2 + 1, mask=there, other=0.0)
+                share = tl.load(weight + number, mask=there, other=0.0).to(WIDE)
+                column, left, right, near_x, far_x = axis(x, levels[3 * level + 1], WIDE)
+                row, above, below, near_y, far_y = axis(y, levels[3 * level], WIDE)
+                up, down = near_y * share, far_y * share
+                cell = (levels[3 * level + 2] + row * levels[3 * level + 1] + column).to(tl.int64)
+                at = base + cell * cell_stride
+                under = at + levels[3 * level + 1] * cell_stride
+                left, right = left & known, right & known
+                total += (up * near_x)[:, None] * load_rows(value, at, above & left, channel, channels, D, WIDE)
+                total += (up * far_x)[:, None] * load_rows(value, at + cell_stride, above & right, channel, channels, D, WIDE)
+                total += (down * near_x)[:, None] * load_rows(value, under, below & left, channel, channels, D, WIDE)
+                total += (down * far_x)[:, None] * load_rows(value, under + cell_stride, below & right, channel, channels, D, WIDE)
+        # Asking whether all images exist would stop the device; a query whose image does not is no number.
+        total = tl.where(known[:, None], total, float("nan"))
+        tl.store(out + pair[:, None] * channels + channel[None, :], total, mask=there[:, None] & (channel < channels)[None, :])
