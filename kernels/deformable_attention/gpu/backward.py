@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.deformable_attention.gpu.forward import WARPS, tile_of, visit
-from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, load_rows
+from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, halves, load_rows
 from kernels.deformable_attention.gpu.rows import value_gradient
 
 
@@ -62,9 +62,11 @@ def _sample_gradients(
             LEVELS=levels,
             POINTS=points,
             SHARED=location.shape[2] == 1,
+            LONG=plan.long,
             BY_IMAGE=plan.by_image,
             channels=channels,
-            D=triton.next_power_of_2(channels),
+            PARTS=plan.parts,
+            PART=triton.next_power_of_2(channels) // plan.parts,
             BLOCK=plan.block,
             WIDE=WIDE[value.dtype],
             num_warps=WARPS,
@@ -95,20 +97,26 @@ def sample_gradients_kernel(
     LEVELS: tl.constexpr,
     POINTS: tl.constexpr,
     SHARED: tl.constexpr,
+    LONG: tl.constexpr,
     BY_IMAGE: tl.constexpr,
     channels: tl.constexpr,
-    D: tl.constexpr,
+    PARTS: tl.constexpr,
+    PART: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     program = tl.program_id(0)
     first = ((program % width) * deep + program // width) * tiles
     last = tl.minimum(first + tiles, tl.cdiv(queries, BLOCK) * heads)
-    channel = tl.arange(0, D)
+    channel, other_channel = halves(BLOCK, channels, PARTS, PART)
+    full: tl.constexpr = channels == PARTS * PART
     for tile in range(first, last):
         head, there, known, picture, pair = tile_of(tile, image, order, queries, images, heads, BY_IMAGE, BLOCK)
-        base = picture * image_stride + head * head_stride
-        given = load_rows(gradient, pair * channels, there, channel, channels, D, WIDE)
+        base = value + picture * image_stride + head * head_stride
+        lanes, other_lanes = base[:, None] + channel, base[:, None] + other_channel
+        given = load_rows(gradient + channel, pair * channels, there, channel, channels, full, WIDE)
+        if PARTS == 2:
+            other = load_rows(gradient + other_channel, pair * channels, there, other_channel, channels, full, WIDE)
         for point in range(POINTS):
             to_x = tl.zeros([BLOCK], WIDE)
             to_y = tl.zeros([BLOCK], WIDE)
@@ -123,15 +131,22 @@ def sample_gradients_kernel(
                 share = tl.load(weight + number, mask=there, other=0.0).to(WIDE)
                 column, left, right, near_x, far_x = axis(x, levels[3 * level + 1], WIDE)
                 row, above, below, near_y, far_y = axis(y, levels[3 * level], WIDE)
-                cell = (levels[3 * level + 2] + row * levels[3 * level + 1] + column).to(tl.int64)
-                at = base + cell * cell_stride
+                cell = levels[3 * level + 2] + row * levels[3 * level + 1] + column
+                at = (cell.to(tl.int64) if LONG else cell) * cell_stride
                 under = at + levels[3 * level + 1] * cell_stride
                 left, right = left & known, right & known
                 # The dot of a cell outside is 0, so that only slopes towards cells inside count.
-                dot00 = tl.sum(load_rows(value, at, above & left, channel, channels, D, WIDE) * given, axis=1)
-                dot01 = tl.sum(load_rows(value, at + cell_stride, above & right, channel, channels, D, WIDE) * given, axis=1)
-                dot10 = tl.sum(load_rows(value, under, below & left, channel, channels, D, WIDE) * given, axis=1)
-                dot11 = tl.sum(load_rows(value, under + cell_stride, below & right, channel, channels, D, WIDE) * given, axis=1)
+                part00 = load_rows(lanes, at, above & left, channel, channels, full, WIDE) * given
+                part01 = load_rows(lanes, at + cell_stride, above & right, channel, channels, full, WIDE) * given
+                part10 = load_rows(lanes, under, below & left, channel, channels, full, WIDE) * given
+                part11 = load_rows(lanes, under + cell_stride, below & right, channel, channels, full, WIDE) * given
+                if PARTS == 2:
+                    part00 += load_rows(other_lanes, at, above & left, other_channel, channels, full, WIDE) * other
+                    part01 += load_rows(other_lanes, at + cell_stride, above & right, other_channel, channels, full, WIDE) * other
+                    part10 += load_rows(other_lanes, under, below & left, other_channel, channels, full, WIDE) * other
+                    part11 += load_rows(other_lanes, under + cell_stride, below & right, other_channel, channels, full, WIDE) * other
+                dot00, dot01 = tl.sum(part00, axis=1), tl.sum(part01, axis=1)
+                dot10, dot11 = tl.sum(part10, axis=1), tl.sum(part11, axis=1)
                 found = near_y * (near_x * dot00 + far_x * dot01) + far_y * (near_x * dot10 + far_x * dot11)
                 tl.store(to_weight + number, found, mask=there)
                 slope_x = (near_y * (dot01 - dot00) + far_y * (dot11 - dot10)) * share * tl.cast(levels[3 * level + 1], WIDE)

@@ -16,13 +16,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, load_rows, processors
+from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, halves, load_rows, processors
 
-# 512 threads with 8 numbers each: one 16-byte load per corner in 16 bits, two in 32. Two programs fill half of a Hopper processor's
-# warps at 64 registers per thread, and a row of 64 channels is one cache line read by 8 neighbouring threads.
-NUMBERS = 4096
+# The arithmetic of a sample is repeated by every thread that shares its row, and is as long as that of 16 channels. So a thread takes 16
+# channels, as two loads of 16 bytes per corner in 16 bits: 4 threads on a row of 64. With all levels of a point in flight that is more
+# registers than two programs of 8 warps could have; one program of 16 warps is what a multiprocessor holds, with 200 kB of loads in flight.
+NUMBERS = 8192
 WARPS = 16
-PROGRAMS = 2
+PROGRAMS = 1
 # Below this many gathered bytes (50 µs out of L2) sorting the queries by image costs more than L1 gives back.
 WORTH_SORTING = 2**28
 
@@ -36,6 +37,8 @@ class Visit(NamedTuple):
     width: int
     deep: int
     tiles: int  # per program
+    parts: int  # loads of a row
+    long: bool  # whether offsets inside of an image need 64 bits
 
 
 def visit(value: Tensor, weight: Tensor, image: Tensor) -> Visit:
@@ -44,12 +47,15 @@ def visit(value: Tensor, weight: Tensor, image: Tensor) -> Visit:
     gathered = 4 * queries * heads * levels * points * value.shape[-1] * value.element_size()
     by_image = gathered >= WORTH_SORTING and value.shape[0] > 1
     order = torch.sort(image, stable=True).indices if by_image else image
-    block = max(1, NUMBERS // triton.next_power_of_2(value.shape[-1]))
+    padded = triton.next_power_of_2(value.shape[-1])
+    block = max(1, NUMBERS // padded)
     tiles = triton.cdiv(queries, block) * heads
     width, deep = processors(value), PROGRAMS
     if tiles < width * deep:
         width, deep = tiles, 1
-    return Visit(order, by_image, block, width, deep, triton.cdiv(tiles, width * deep))
+    reach = sum((size - 1) * abs(stride) for size, stride in zip(value.shape[1:], value.stride()[1:], strict=True))
+    each = triton.cdiv(tiles, width * deep)
+    return Visit(order, by_image, block, width, deep, each, parts=2 if padded >= 16 else 1, long=2 * reach >= 2**31)
 
 
 def sample(value: Tensor, shapes: Sequence[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
@@ -81,9 +87,11 @@ def sample(value: Tensor, shapes: Sequence[int], location: Tensor, weight: Tenso
             LEVELS=levels,
             POINTS=points,
             SHARED=location.shape[2] == 1,
+            LONG=plan.long,
             BY_IMAGE=plan.by_image,
             channels=channels,
-            D=triton.next_power_of_2(channels),
+            PARTS=plan.parts,
+            PART=triton.next_power_of_2(channels) // plan.parts,
             BLOCK=plan.block,
             WIDE=WIDE[value.dtype],
             num_warps=WARPS,
@@ -124,20 +132,25 @@ def forward_kernel(
     LEVELS: tl.constexpr,
     POINTS: tl.constexpr,
     SHARED: tl.constexpr,
+    LONG: tl.constexpr,
     BY_IMAGE: tl.constexpr,
     channels: tl.constexpr,
-    D: tl.constexpr,
+    PARTS: tl.constexpr,
+    PART: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     program = tl.program_id(0)
     first = ((program % width) * deep + program // width) * tiles
     last = tl.minimum(first + tiles, tl.cdiv(queries, BLOCK) * heads)
-    channel = tl.arange(0, D)
+    channel, other_channel = halves(BLOCK, channels, PARTS, PART)
+    full: tl.constexpr = channels == PARTS * PART
     for tile in range(first, last):
         head, there, known, picture, pair = tile_of(tile, image, order, queries, images, heads, BY_IMAGE, BLOCK)
-        base = picture * image_stride + head * head_stride
-        total = tl.zeros([BLOCK, D], WIDE)
+        base = value + picture * image_stride + head * head_stride
+        lanes, other_lanes = base[:, None] + channel, base[:, None] + other_channel
+        total = tl.zeros([BLOCK, PART], WIDE)
+        other = tl.zeros([BLOCK, PART], WIDE)
         for point in range(POINTS):
             if SHARED:
                 x = tl.load(location + (pair * POINTS + point) * 2, mask=there, other=0.0)
@@ -151,14 +164,24 @@ def forward_kernel(
                 column, left, right, near_x, far_x = axis(x, levels[3 * level + 1], WIDE)
                 row, above, below, near_y, far_y = axis(y, levels[3 * level], WIDE)
                 up, down = near_y * share, far_y * share
-                cell = (levels[3 * level + 2] + row * levels[3 * level + 1] + column).to(tl.int64)
-                at = base + cell * cell_stride
+                cell = levels[3 * level + 2] + row * levels[3 * level + 1] + column
+                at = (cell.to(tl.int64) if LONG else cell) * cell_stride
                 under = at + levels[3 * level + 1] * cell_stride
                 left, right = left & known, right & known
-                total += (up * near_x)[:, None] * load_rows(value, at, above & left, channel, channels, D, WIDE)
-                total += (up * far_x)[:, None] * load_rows(value, at + cell_stride, above & right, channel, channels, D, WIDE)
-                total += (down * near_x)[:, None] * load_rows(value, under, below & left, channel, channels, D, WIDE)
-                total += (down * far_x)[:, None] * load_rows(value, under + cell_stride, below & right, channel, channels, D, WIDE)
+                share00, share01 = (up * near_x)[:, None], (up * far_x)[:, None]
+                share10, share11 = (down * near_x)[:, None], (down * far_x)[:, None]
+                total += share00 * load_rows(lanes, at, above & left, channel, channels, full, WIDE)
+                total += share01 * load_rows(lanes, at + cell_stride, above & right, channel, channels, full, WIDE)
+                total += share10 * load_rows(lanes, under, below & left, channel, channels, full, WIDE)
+                total += share11 * load_rows(lanes, under + cell_stride, below & right, channel, channels, full, WIDE)
+                if PARTS == 2:
+                    other += share00 * load_rows(other_lanes, at, above & left, other_channel, channels, full, WIDE)
+                    other += share01 * load_rows(other_lanes, at + cell_stride, above & right, other_channel, channels, full, WIDE)
+                    other += share10 * load_rows(other_lanes, under, below & left, other_channel, channels, full, WIDE)
+                    other += share11 * load_rows(other_lanes, under + cell_stride, below & right, other_channel, channels, full, WIDE)
         # Asking whether all images exist would stop the device; a query whose image does not is no number.
-        total = tl.where(known[:, None], total, float("nan"))
-        tl.store(out + pair[:, None] * channels + channel[None, :], total, mask=there[:, None] & (channel < channels)[None, :])
+        to = out + pair[:, None] * channels
+        tl.store(to + channel, tl.where(known[:, None], total, float("nan")), mask=there[:, None] & (channel < channels))
+        if PARTS == 2:
+            mask = there[:, None] & (other_channel < channels)
+            tl.store(to + other_channel, tl.where(known[:, None], other, float("nan")), mask=mask)

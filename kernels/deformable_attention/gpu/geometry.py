@@ -52,11 +52,26 @@ def axis(coordinate, size, WIDE: tl.constexpr):
 
 
 @triton.jit
-def load_rows(pointer, row, inside, channel, channels: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr):
-    """[rows, D] in WIDE, 0 where not inside and beyond the channels. `row` is the offset of each row's first number."""
-    pointers = pointer + row[:, None] + channel[None, :]
-    if channels == D:
+def halves(block: tl.constexpr, channels: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr):
+    """The channels of a row that each of two loads reads, [block, PART] twice; of PARTS 1 the first reads all.
+
+    Eight threads are served at once. In 16 bits they hold half of two rows of 64 channels, which would lie in the same banks of L1 if
+    every row began with its first half; every other row begins with its second.
+    """
+    turn = (tl.arange(0, block) % 2 * PART)[:, None] if PARTS == 2 else tl.zeros([block, 1], tl.int32)
+    channel = tl.arange(0, PART)[None, :]
+    return turn + channel, PART - turn + channel
+
+
+@triton.jit
+def load_rows(lanes, offset, inside, channel, channels: tl.constexpr, full: tl.constexpr, WIDE: tl.constexpr):
+    """The given channels of rows, in WIDE, 0 where not inside and beyond the channels. `lanes` point to those channels, `offset` rows on.
+
+    Offsets of 32 bits make an address one instruction; otherwise addresses would be a third of all.
+    """
+    pointers = lanes + offset[:, None]
+    if full:
         found = tl.load(pointers, mask=inside[:, None], other=0.0)
     else:
-        found = tl.load(pointers, mask=inside[:, None] & (channel < channels)[None, :], other=0.0)
+        found = tl.load(pointers, mask=inside[:, None] & (channel < channels), other=0.0)
     return found.to(WIDE)

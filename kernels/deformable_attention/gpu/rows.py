@@ -1,10 +1,10 @@
 """The gradient of value, deterministic and without atomics: sort the samples by where they lie, then every row has one writer.
 
 A sample touches four cells, but lies in one gap between them; there are (h + 1) * (w + 1) gaps on a map, its border included. The samples
-are sorted by (image, head, gap), stably, once: a quarter of the records that corners would be. The program of a row then adds what lies in
-the four gaps around its cell, each sample with share (1 - |dx|) * (1 - |dy|), in the order of the sort. Where a gap holds whole chunks
-of CHUNK consecutive sorted samples, their sums were made before, one program per chunk, so that a cell that everybody looks at is not
-added up by one program alone.
+are sorted by (image, head, gap), stably, once: a quarter of the records that corners would be. Beside the sorted order stand the sample's
+(query, head) pair and its four shares. The program of a row then adds what lies in the four gaps around its cell, gap after gap, in the
+order of the sort. Where a gap holds whole chunks of CHUNK consecutive sorted samples, their sums were made before, one program per chunk,
+so that a cell that everybody looks at is not added up by one program alone.
 
 What bounds it: the sort moves 24 bytes per sample four times, which is HBM; a sample's incoming gradient is read four times, from L2.
 """
@@ -21,12 +21,12 @@ from torch import Tensor
 from kernels.deformable_attention.gpu.geometry import WIDE, flat_levels
 
 CHUNK = 256
-# Records of one tile: enough independent loads to hide their latency, few enough that a short gap does not waste them. One warp
-# per row: as many rows as possible are in flight.
+# Samples of one tile: enough independent loads to hide their latency, few enough that a short gap does not waste them. One warp
+# per row, so that as many rows as possible are in flight.
 TILE = 16
-# Samples sorted at once. Bounds the scratch memory (24 bytes per sample and the sort's own) and what torch.sort can count.
-PIECE = 2**27
-LOCATE_BLOCK = 1024
+# Samples sorted at once: bounds the scratch memory (36 bytes per sample and the sort's own) and keeps their numbers in 32 bits.
+PIECE = 2**26
+BLOCK = 1024
 
 
 def value_gradient(
@@ -35,9 +35,9 @@ def value_gradient(
     """[n, S, H, d] in the type of value; the inputs beside value are contiguous. Queries beyond `piece` samples follow in a second turn."""
     if weight.numel() == 0 or value.numel() == 0:
         return torch.zeros_like(value, memory_format=torch.contiguous_format)
-    queries = max(1, piece // max(1, weight[0].numel()))
-    many = len(weight) > queries
-    to_value = torch.empty(value.shape, device=value.device, dtype=torch.promote_types(value.dtype, torch.float32) if many else value.dtype)
+    queries = max(1, piece // weight[0].numel())
+    dtype = torch.promote_types(value.dtype, torch.float32) if len(weight) > queries else value.dtype
+    to_value = torch.empty(value.shape, device=value.device, dtype=dtype)
     with torch.cuda.device_of(value):
         for first in range(0, len(weight), queries):
             own = slice(first, first + queries)
@@ -49,22 +49,43 @@ def _add(to_value: Tensor, more: bool, gradient: Tensor, levels: tuple[int, ...]
     images, cells, heads, channels = to_value.shape
     samples, gaps = weight.numel(), sum((h + 1) * (w + 1) for h, w in zip(levels[::3], levels[1::3], strict=True))
     segments = images * heads * gaps
-    keys = torch.empty(samples, device=weight.device, dtype=torch.int32 if segments < 2**31 - 1 else torch.int64)
-    wide = WIDE[gradient.dtype]
-    common = {"heads": heads, "LEVELS": weight.shape[2], "POINTS": weight.shape[3], "SHARED": location.shape[2] == 1, "WIDE": wide}
-    locate_kernel[triton.cdiv(samples, LOCATE_BLOCK),](
-        location, weight, image, keys, samples, images, levels, gaps, segments, BLOCK=LOCATE_BLOCK, **common, num_warps=4
-    )
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    of_samples = {
+        "LEVELS": weight.shape[2],
+        "POINTS": weight.shape[3],
+        "SHARED": location.shape[2] == 1,
+        "WIDE": WIDE[wide],
+        "BLOCK": BLOCK,
+    }
+    of_rows = {"channels": channels, "D": triton.next_power_of_2(channels), "TILE": TILE, "CHUNK": CHUNK, "WIDE": WIDE[wide]}
+    blocks = triton.cdiv(samples, BLOCK)
+
+    keys = weight.new_empty(samples, dtype=torch.int32 if segments < 2**31 - 1 else torch.int64)
+    locate_kernel[blocks,](location, weight, image, keys, samples, images, levels, gaps, segments, heads=heads, **of_samples, num_warps=4)
     keys, order = torch.sort(keys, stable=True)
-    bounds = torch.arange(segments + 1, device=keys.device, dtype=keys.dtype)
-    begins = torch.searchsorted(keys, bounds, out_int32=samples < 2**31)
-    common |= {"channels": channels, "D": triton.next_power_of_2(channels), "TILE": TILE, "CHUNK": CHUNK}
-    chunks = samples // CHUNK
-    partials = torch.empty(max(1, chunks), 4, channels, device=keys.device, dtype=torch.promote_types(gradient.dtype, torch.float32))
-    if chunks:
-        chunks_kernel[chunks,](gradient, location, weight, keys, order, partials, levels, gaps, segments, **common, num_warps=4)
+    begins = torch.searchsorted(keys, torch.arange(segments + 1, device=keys.device, dtype=keys.dtype), out_int32=True)
+    pairs = weight.new_empty(samples, dtype=torch.int32)
+    shares = weight.new_empty(4, samples, dtype=wide)
+    share_kernel[blocks,](location, weight, keys, order, pairs, shares, samples, levels, gaps, **of_samples, num_warps=4)
+    partials = weight.new_empty(samples // CHUNK, 4, channels, dtype=wide)
+    if len(partials):
+        chunk_kernel[len(partials),](gradient, keys, pairs, shares, partials, samples, segments, **of_rows, num_warps=4)
     rows_kernel[images * cells * heads,](
-        gradient, location, weight, begins, order, partials, to_value, levels, cells, gaps, MORE=more, **common, num_warps=1
+        gradient,
+        begins,
+        pairs,
+        shares,
+        partials,
+        to_value,
+        samples,
+        levels,
+        cells,
+        gaps,
+        heads=heads,
+        LEVELS=weight.shape[2],
+        MORE=more,
+        **of_rows,
+        num_warps=1,
     )
 
 
@@ -101,7 +122,7 @@ def locate_kernel(
         width = tl.where(own, levels[3 * level + 1], width)
         begin = tl.where(own, start, begin)
         start += (levels[3 * level] + 1) * (levels[3 * level + 1] + 1)
-    place = pair.to(tl.int64) * POINTS + number % POINTS if SHARED else number.to(tl.int64)
+    place = (pair * POINTS + number % POINTS if SHARED else number).to(tl.int64)
     x = tl.load(location + place * 2, mask=there, other=0.0).to(WIDE)
     y = tl.load(location + place * 2 + 1, mask=there, other=0.0).to(WIDE)
     share = tl.load(weight + number, mask=there, other=0.0).to(WIDE)
@@ -124,163 +145,160 @@ def locate_kernel(
 
 
 @triton.jit
-def shares_of(
-    number, location, weight, width, height, there, LEVELS: tl.constexpr, POINTS: tl.constexpr, SHARED: tl.constexpr, WIDE: tl.constexpr
-):
-    """Position in cells and weight of samples, 0 where not there."""
-    place = number // (LEVELS * POINTS) * POINTS + number % POINTS if SHARED else number
-    x = tl.load(location + place * 2, mask=there, other=0.0).to(WIDE) * tl.cast(width, WIDE) - 0.5
-    y = tl.load(location + place * 2 + 1, mask=there, other=0.0).to(WIDE) * tl.cast(height, WIDE) - 0.5
-    share = tl.load(weight + number, mask=there, other=0.0).to(WIDE)
-    return x, y, share
-
-
-@triton.jit
-def chunks_kernel(
-    gradient,
+def share_kernel(
     location,
     weight,
     keys,
     order,
-    partials,
+    pairs,
+    shares,
+    samples,
     levels,
     gaps,
-    segments,
-    heads: tl.constexpr,
     LEVELS: tl.constexpr,
     POINTS: tl.constexpr,
     SHARED: tl.constexpr,
     WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """In sorted order: each sample's (query, head) pair and what it gives the four cells around its gap.
+
+    The cell is that of the key, not rounded anew: the two kernels may differ in the last bit of a position.
+    """
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = place < samples
+    number = tl.load(order + place, mask=there, other=0).to(tl.int32)
+    gap = (tl.load(keys + place, mask=there, other=0) % gaps).to(tl.int32)
+    height, width, begin = gap * 0, gap * 0, gap * 0
+    start = 0
+    for level in tl.static_range(LEVELS):
+        height = tl.where(gap >= start, levels[3 * level], height)
+        width = tl.where(gap >= start, levels[3 * level + 1], width)
+        begin = tl.where(gap >= start, start, begin)
+        start += (levels[3 * level] + 1) * (levels[3 * level + 1] + 1)
+    row = (gap - begin) // (width + 1) - 1
+    column = (gap - begin) % (width + 1) - 1
+    pair = number // (LEVELS * POINTS)
+    point = (pair * POINTS + number % POINTS if SHARED else number).to(tl.int64)
+    far_x = tl.load(location + point * 2, mask=there, other=0.0).to(WIDE) * width.to(WIDE) - 0.5 - column.to(WIDE)
+    far_y = tl.load(location + point * 2 + 1, mask=there, other=0.0).to(WIDE) * height.to(WIDE) - 0.5 - row.to(WIDE)
+    share = tl.load(weight + number, mask=there, other=0.0).to(WIDE)
+    up, down = share * (1.0 - far_y), share * far_y
+    tl.store(pairs + place, pair, mask=there)
+    to = shares + place
+    tl.store(to, up * (1.0 - far_x), mask=there)
+    tl.store(to + samples, up * far_x, mask=there)
+    tl.store(to + 2 * samples, down * (1.0 - far_x), mask=there)
+    tl.store(to + 3 * samples, down * far_x, mask=there)
+
+
+@triton.jit
+def load_given(gradient, pairs, place, there, channel, channels: tl.constexpr, WIDE: tl.constexpr):
+    """[TILE, D]: the incoming gradients of samples, 0 where not there."""
+    pair = tl.load(pairs + place, mask=there, other=0).to(tl.int64)
+    mask = there[:, None] & (channel < channels)[None, :]
+    return tl.load(gradient + (pair * channels)[:, None] + channel[None, :], mask=mask, other=0.0).to(WIDE)
+
+
+@triton.jit
+def chunk_kernel(
+    gradient,
+    keys,
+    pairs,
+    shares,
+    partials,
+    samples,
+    segments,
     channels: tl.constexpr,
     D: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """[chunk, corner, d]: the sums of a chunk for the four cells around its gap, where it lies in one gap; else untouched."""
-    chunk = tl.program_id(0).to(tl.int64)
-    key = tl.load(keys + chunk * CHUNK)
-    if (key == tl.load(keys + chunk * CHUNK + CHUNK - 1)) & (key < segments):
-        gap = (key % gaps).to(tl.int32)
-        height, width, begin = gap * 0, gap * 0, gap * 0
-        start = 0
-        for level in tl.static_range(LEVELS):
-            height = tl.where(gap >= start, levels[3 * level], height)
-            width = tl.where(gap >= start, levels[3 * level + 1], width)
-            begin = tl.where(gap >= start, start, begin)
-            start += (levels[3 * level] + 1) * (levels[3 * level + 1] + 1)
-        row = (gap - begin) // (width + 1) - 1
-        column = (gap - begin) % (width + 1) - 1
+    first = tl.program_id(0) * CHUNK
+    key = tl.load(keys + first)
+    if (key == tl.load(keys + first + CHUNK - 1)) & (key < segments):
         channel = tl.arange(0, D)
-        known = channel < channels
+        there = tl.full([TILE], 1, tl.int1)
         sum00 = tl.zeros([TILE, D], WIDE)
         sum01 = tl.zeros([TILE, D], WIDE)
         sum10 = tl.zeros([TILE, D], WIDE)
         sum11 = tl.zeros([TILE, D], WIDE)
-        there = tl.full([TILE], 1, tl.int1)
-        for step in range(CHUNK // TILE):
-            number = tl.load(order + chunk * CHUNK + step * TILE + tl.arange(0, TILE))
-            x, y, share = shares_of(number, location, weight, width, height, there, LEVELS, POINTS, SHARED, WIDE)
-            pointers = gradient + (number // (LEVELS * POINTS) * channels)[:, None] + channel[None, :]
-            given = tl.load(pointers, mask=known[None, :], other=0.0).to(WIDE)
-            far_x, far_y = x - column, y - row
-            near_x, near_y = 1.0 - far_x, 1.0 - far_y
-            sum00 += (share * near_y * near_x)[:, None] * given
-            sum01 += (share * near_y * far_x)[:, None] * given
-            sum10 += (share * far_y * near_x)[:, None] * given
-            sum11 += (share * far_y * far_x)[:, None] * given
-        to = partials + chunk * 4 * channels + channel
-        tl.store(to, tl.sum(sum00, axis=0), mask=known)
-        tl.store(to + channels, tl.sum(sum01, axis=0), mask=known)
-        tl.store(to + 2 * channels, tl.sum(sum10, axis=0), mask=known)
-        tl.store(to + 3 * channels, tl.sum(sum11, axis=0), mask=known)
-
-
-@triton.jit
-def stretch(begins, segment, CHUNK: tl.constexpr):
-    """Of one gap in the sorted samples: begin, how many are added one by one, how many of those come before its whole chunks,
-    the first whole chunk, and how many there are."""
-    begin = tl.load(begins + segment).to(tl.int64)
-    end = tl.load(begins + segment + 1).to(tl.int64)
-    first = (begin + CHUNK - 1) // CHUNK
-    whole = tl.maximum(end // CHUNK - first, 0)
-    return begin, end - begin - whole * CHUNK, first * CHUNK - begin, first, whole
+        for step in range(0, CHUNK, TILE):
+            place = first + step + tl.arange(0, TILE)
+            given = load_given(gradient, pairs, place, there, channel, channels, WIDE)
+            share = shares + place
+            sum00 += tl.load(share)[:, None] * given
+            sum01 += tl.load(share + samples)[:, None] * given
+            sum10 += tl.load(share + 2 * samples)[:, None] * given
+            sum11 += tl.load(share + 3 * samples)[:, None] * given
+        to = partials + tl.program_id(0).to(tl.int64) * 4 * channels + channel
+        tl.store(to, tl.sum(sum00, axis=0), mask=channel < channels)
+        tl.store(to + channels, tl.sum(sum01, axis=0), mask=channel < channels)
+        tl.store(to + 2 * channels, tl.sum(sum10, axis=0), mask=channel < channels)
+        tl.store(to + 3 * channels, tl.sum(sum11, axis=0), mask=channel < channels)
 
 
 @triton.jit
 def rows_kernel(
     gradient,
-    location,
-    weight,
     begins,
-    order,
+    pairs,
+    shares,
     partials,
     to_value,
+    samples,
     levels,
     cells,
     gaps,
-    MORE: tl.constexpr,
     heads: tl.constexpr,
     LEVELS: tl.constexpr,
-    POINTS: tl.constexpr,
-    SHARED: tl.constexpr,
-    WIDE: tl.constexpr,
+    MORE: tl.constexpr,
     channels: tl.constexpr,
     D: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
-    """One row of the gradient: the samples in the four gaps around it as one sequence, then the chunks."""
+    """One row of the gradient."""
     # Cells innermost: programs that run together read the gradients of the same queries.
     cell = tl.program_id(0) % cells
     group = (tl.program_id(0) // cells).to(tl.int64)
-    height, width, first, begin = cell * 0, cell * 0, cell * 0, cell * 0
+    width, first_cell, first_gap = cell * 0, cell * 0, cell * 0
     start = 0
     for level in tl.static_range(LEVELS):
         reached = cell >= levels[3 * level + 2]
-        height = tl.where(reached, levels[3 * level], height)
         width = tl.where(reached, levels[3 * level + 1], width)
-        first = tl.where(reached, levels[3 * level + 2], first)
-        begin = tl.where(reached, start, begin)
+        first_cell = tl.where(reached, levels[3 * level + 2], first_cell)
+        first_gap = tl.where(reached, start, first_gap)
         start += (levels[3 * level] + 1) * (levels[3 * level + 1] + 1)
-    row = (cell - first) // width
-    column = (cell - first) % width
-    # The four gaps around the cell, numbered by which of the gap's corners the cell is.
-    segment = group * gaps + begin + row * (width + 1) + column
-    begin3, count3, head3, first3, whole3 = stretch(begins, segment, CHUNK)
-    begin2, count2, head2, first2, whole2 = stretch(begins, segment + 1, CHUNK)
-    begin1, count1, head1, first1, whole1 = stretch(begins, segment + width + 1, CHUNK)
-    begin0, count0, head0, first0, whole0 = stretch(begins, segment + width + 2, CHUNK)
-    after0 = count0
-    after1 = after0 + count1
-    after2 = after1 + count2
-    total = after2 + count3
+    row = (cell - first_cell) // width
+    column = (cell - first_cell) % width
+    around = begins + group * gaps + first_gap + row * (width + 1) + column
     channel = tl.arange(0, D)
-    known = channel < channels
+    lane = tl.arange(0, TILE)
     result = tl.zeros([TILE, D], WIDE)
-    lane = tl.arange(0, TILE).to(tl.int64)
-    for step in range(0, total, TILE):
-        place = step + lane
-        there = place < total
-        second, third, fourth = place >= after0, place >= after1, place >= after2
-        place -= tl.where(fourth, after2, tl.where(third, after1, tl.where(second, after0, 0)))
-        head = tl.where(fourth, head3, tl.where(third, head2, tl.where(second, head1, head0)))
-        skipped = tl.where(fourth, whole3, tl.where(third, whole2, tl.where(second, whole1, whole0))) * CHUNK
-        begin = tl.where(fourth, begin3, tl.where(third, begin2, tl.where(second, begin1, begin0)))
-        number = tl.load(order + begin + place + tl.where(place >= head, skipped, 0), mask=there, other=0)
-        x, y, share = shares_of(number, location, weight, width, height, there, LEVELS, POINTS, SHARED, WIDE)
-        share = share * (1.0 - tl.abs(y - row)) * (1.0 - tl.abs(x - column))
-        pointers = gradient + (number // (LEVELS * POINTS) * channels)[:, None] + channel[None, :]
-        given = tl.load(pointers, mask=there[:, None] & known[None, :], other=0.0).to(WIDE)
-        result += share[:, None] * given
     for corner in tl.static_range(4):
-        first = first0 if corner == 0 else first1 if corner == 1 else first2 if corner == 2 else first3
-        whole = whole0 if corner == 0 else whole1 if corner == 1 else whole2 if corner == 2 else whole3
+        # The cell is the low corner of the gap after it in both directions, the high corner of the one before it, and so on.
+        own = around + (1 - corner // 2) * (width + 1) + 1 - corner % 2
+        begin, end = tl.load(own), tl.load(own + 1)
+        first = (begin + CHUNK - 1) // CHUNK
+        whole = tl.maximum(end // CHUNK - first, 0)
+        before, skipped = first * CHUNK - begin, whole * CHUNK
+        alone = end - begin - skipped
+        for step in range(0, alone, TILE):
+            place = step + lane
+            there = place < alone
+            place += begin + tl.where(place >= before, skipped, 0)
+            share = tl.load(shares + tl.cast(samples, tl.int64) * corner + place, mask=there, other=0.0)
+            result += share[:, None] * load_given(gradient, pairs, place, there, channel, channels, WIDE)
         for step in range(0, whole, TILE):
-            there = step + lane < whole
-            pointers = partials + (((first + step + lane) * 4 + corner) * channels)[:, None] + channel[None, :]
-            result += tl.load(pointers, mask=there[:, None] & known[None, :], other=0.0)
+            mask = (step + lane < whole)[:, None] & (channel < channels)[None, :]
+            chunk = (first + step + lane).to(tl.int64) * 4 + corner
+            result += tl.load(partials + (chunk * channels)[:, None] + channel[None, :], mask=mask, other=0.0)
     to = to_value + ((group // heads * cells + cell) * heads + group % heads) * channels + channel
-    row_sum = tl.sum(result, axis=0)
+    total = tl.sum(result, axis=0)
     if MORE:
-        row_sum += tl.load(to, mask=known, other=0.0)
-    tl.store(to, row_sum, mask=known)
+        total += tl.load(to, mask=channel < channels, other=0.0)
+    tl.store(to, total, mask=channel < channels)
