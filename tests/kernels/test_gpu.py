@@ -14,7 +14,7 @@ import torch
 from sampling_cases import LEVELS, NAMES, gradients, make
 from torch import Tensor, nn
 
-from kernels.deformable_attention import deformable_attention
+from kernels.deformable_attention import deformable_attention, gpu
 from kernels.testing import assert_close
 
 HERE = Path(__file__).parent
@@ -52,11 +52,17 @@ def test_the_processors_tensors_are_refused_by_name() -> None:
         deformable_attention(value, LEVELS, location, weight, image, path="triton")
 
 
-def test_the_package_needs_no_triton() -> None:
-    program = "import sys; sys.modules['triton'] = None; import kernels.deformable_attention as k; print(k.gpu.available())"
-    done = subprocess.run([sys.executable, "-c", program], cwd=HERE.parents[1], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-    assert done.stderr.count("the GPU's kernels are not used") == 1
+def test_without_triton_there_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    for name in [each for each in sys.modules if each.startswith("kernels.deformable_attention.gpu.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(gpu, "registered", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    gpu.is_imported.cache_clear()
+    try:
+        assert not gpu.available() and not gpu.available()
+    finally:
+        gpu.is_imported.cache_clear()
+    assert caplog.text.count("the GPU's kernels are not used: import of triton") == 1
 
 
 class Sampler(nn.Module):

@@ -13,11 +13,12 @@ _log = logging.getLogger(__name__)
 @torch.compiler.assume_constant_result
 def available() -> bool:
     """Whether Triton is here; without it, one line in the log says so."""
-    return _imported()
+    return is_imported()
 
 
 @cache
-def _imported() -> bool:
+def is_imported() -> bool:
+    """The same, asked once per process."""
     try:
         from kernels.deformable_attention.gpu import registered  # noqa: F401
     except ImportError as error:

@@ -8,6 +8,7 @@ of that order as long as it lives. Loads are 16 bytes per thread; no shared memo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,12 +19,12 @@ from torch import Tensor
 
 from kernels.deformable_attention.gpu.geometry import WIDE, axis, flat_levels, halves, load_rows, processors
 
-# The arithmetic of a sample is repeated by every thread that shares its row, and is as long as that of 16 channels. So a thread takes 16
-# channels, as two loads of 16 bytes per corner in 16 bits: 4 threads on a row of 64. With all levels of a point in flight that is more
-# registers than two programs of 8 warps could have; one program of 16 warps is what a multiprocessor holds, with 200 kB of loads in flight.
-NUMBERS = 8192
+# The arithmetic of a sample is repeated by every thread that shares its row, and is as long as that of 16 channels. So a thread takes two
+# loads of 16 bytes per corner: 4 threads on a row of 64 channels in 16 bits. With all levels of a point in flight that is more registers
+# than two programs could have; one program of 16 warps is what a multiprocessor holds, with 200 kB of loads in flight.
 WARPS = 16
 PROGRAMS = 1
+LOADS = 2
 # Below this many gathered bytes (50 µs out of L2) sorting the queries by image costs more than L1 gives back.
 WORTH_SORTING = 2**28
 
@@ -48,14 +49,20 @@ def visit(value: Tensor, weight: Tensor, image: Tensor) -> Visit:
     by_image = gathered >= WORTH_SORTING and value.shape[0] > 1
     order = torch.sort(image, stable=True).indices if by_image else image
     padded = triton.next_power_of_2(value.shape[-1])
-    block = max(1, NUMBERS // padded)
+    parts = LOADS if padded >= 8 * LOADS else 1
+    block = max(1, 32 * WARPS * parts * _width(value) // padded)
     tiles = triton.cdiv(queries, block) * heads
     width, deep = processors(value), PROGRAMS
     if tiles < width * deep:
         width, deep = tiles, 1
     reach = sum((size - 1) * abs(stride) for size, stride in zip(value.shape[1:], value.stride()[1:], strict=True))
     each = triton.cdiv(tiles, width * deep)
-    return Visit(order, by_image, block, width, deep, each, parts=2 if padded >= 16 else 1, long=2 * reach >= 2**31)
+    return Visit(order, by_image, block, width, deep, each, parts, long=2 * reach >= 2**31)
+
+
+def _width(value: Tensor) -> int:
+    """Numbers in one load: 16 bytes, or what divides the rows."""
+    return math.gcd(16 // value.element_size(), value.shape[-1])
 
 
 def sample(value: Tensor, shapes: Sequence[int], location: Tensor, weight: Tensor, image: Tensor) -> Tensor:

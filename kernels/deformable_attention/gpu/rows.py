@@ -22,8 +22,9 @@ from kernels.deformable_attention.gpu.geometry import WIDE, flat_levels
 
 CHUNK = 256
 # Samples of one tile: enough independent loads to hide their latency, few enough that a short gap does not waste them. One warp
-# per row, so that as many rows as possible are in flight.
+# per row of up to 64 channels, so that as many rows as possible are in flight.
 TILE = 16
+PER_WARP = 1024
 # Samples sorted at once: bounds the scratch memory (36 bytes per sample and the sort's own) and keeps their numbers in 32 bits.
 PIECE = 2**26
 BLOCK = 1024
@@ -58,7 +59,7 @@ def _add(to_value: Tensor, more: bool, gradient: Tensor, levels: tuple[int, ...]
         "BLOCK": BLOCK,
     }
     of_rows = {"channels": channels, "D": triton.next_power_of_2(channels), "TILE": TILE, "CHUNK": CHUNK, "WIDE": WIDE[wide]}
-    blocks = triton.cdiv(samples, BLOCK)
+    blocks, warps = triton.cdiv(samples, BLOCK), max(1, TILE * triton.next_power_of_2(channels) // PER_WARP)
 
     keys = weight.new_empty(samples, dtype=torch.int32 if segments < 2**31 - 1 else torch.int64)
     locate_kernel[blocks,](location, weight, image, keys, samples, images, levels, gaps, segments, heads=heads, **of_samples, num_warps=4)
@@ -69,7 +70,7 @@ def _add(to_value: Tensor, more: bool, gradient: Tensor, levels: tuple[int, ...]
     share_kernel[blocks,](location, weight, keys, order, pairs, shares, samples, levels, gaps, **of_samples, num_warps=4)
     partials = weight.new_empty(samples // CHUNK, 4, channels, dtype=wide)
     if len(partials):
-        chunk_kernel[len(partials),](gradient, keys, pairs, shares, partials, samples, segments, **of_rows, num_warps=4)
+        chunk_kernel[len(partials),](gradient, keys, pairs, shares, partials, samples, segments, **of_rows, num_warps=4 * warps)
     rows_kernel[images * cells * heads,](
         gradient,
         begins,
@@ -85,7 +86,7 @@ def _add(to_value: Tensor, more: bool, gradient: Tensor, levels: tuple[int, ...]
         LEVELS=weight.shape[2],
         MORE=more,
         **of_rows,
-        num_warps=1,
+        num_warps=warps,
     )
 
 
