@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pathlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from sampling_cases import LEVELS, NAMES, gradients, make
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from kernels.deformable_attention import deformable_attention, gpu
+from kernels.deformable_attention import Path, deformable_attention, gpu
 from kernels.testing import assert_close
 
-HERE = Path(__file__).parent
+HERE = pathlib.Path(__file__).parent
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
@@ -52,10 +54,23 @@ def test_the_processors_tensors_are_refused_by_name() -> None:
         deformable_attention(value, LEVELS, location, weight, image, path="triton")
 
 
+@needs_triton
+@pytest.mark.parametrize("path", ["triton", "auto"])
+def test_registered_for_the_device(path: Path) -> None:
+    """Tensors without memory stand for a device that is not there."""
+    real = make(shared=True, dtype=torch.bfloat16)
+    with FakeTensorMode():
+        arguments = [torch.empty(each.shape, dtype=each.dtype, device="cuda") for each in real]
+        graph = make_fx(lambda v, x, w, i: deformable_attention(v, LEVELS, x, w, i, path=path))(*arguments)
+        output = deformable_attention(arguments[0], LEVELS, *arguments[1:], path=path)
+    assert "mmfs.deformable_attention.default" in [str(node.target) for node in graph.graph.nodes]
+    assert output.is_cuda and output.shape == (17, 3, 5) and output.dtype == torch.bfloat16
+
+
 def test_without_triton_there_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     for name in [each for each in sys.modules if each.startswith("kernels.deformable_attention.gpu.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr(gpu, "registered", raising=False)
+        monkeypatch.delattr(gpu, name.rpartition(".")[2], raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     gpu.is_imported.cache_clear()
     try:

@@ -36,8 +36,8 @@ def _sample_gradients(
     queries, heads, levels, points = weight.shape
     channels = value.shape[-1]
     to_location, to_weight = torch.empty_like(location), torch.empty_like(weight)
-    if weight.numel() == 0:
-        return to_location.zero_(), to_weight
+    if weight.numel() == 0 or value.numel() == 0:
+        return to_location.zero_(), to_weight.zero_()
     if value.stride(-1) != 1:
         value = value.contiguous()
     plan = visit(value, weight, image)

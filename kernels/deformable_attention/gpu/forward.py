@@ -70,8 +70,8 @@ def sample(value: Tensor, shapes: Sequence[int], location: Tensor, weight: Tenso
     queries, heads, levels, points = weight.shape
     channels = value.shape[-1]
     out = value.new_empty(queries, heads, channels)
-    if out.numel() == 0:
-        return out
+    if out.numel() == 0 or weight.numel() == 0:
+        return out.zero_()
     if value.stride(-1) != 1:
         value = value.contiguous()
     plan = visit(value, weight, image)
