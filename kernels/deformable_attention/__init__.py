@@ -44,6 +44,12 @@ def deformable_attention(
     return torch_path.deformable_attention(value, shapes, location, weight, image)
 
 
+def require(path: Path) -> None:
+    """Raises RuntimeError where `cpp` would fall back: for callers whose results must not depend on what this machine has."""
+    if path == "cpp" and not library.available(True):
+        raise RuntimeError(f"the C++ operator cannot run here: {library.load(True).reason}")
+
+
 def _check(value: Tensor, level_shapes: Sequence[tuple[int, int]], location: Tensor, weight: Tensor, image: Tensor) -> None:
     for name, tensor in (("value", value), ("location", location), ("weight", weight)):
         if tensor.dtype not in FLOATS:
