@@ -1,7 +1,7 @@
 """The values that many layers sample of the same features: their norms differ in a factor and a bias, which belong to the projections.
 
-Statistics are computed once, and no layer writes a normalised copy of the features. The products stay one per layer: in one product
-each layer's values would lie between those of the others, and be copied before they are sampled.
+Statistics are computed once, and one normalised copy of the features is kept for all gradients instead of one per layer. The products stay
+one per layer: in one product each layer's values would lie between those of the others, and be copied before they are sampled.
 """
 
 from __future__ import annotations

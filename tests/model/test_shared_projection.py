@@ -66,6 +66,26 @@ def test_types_stay(norm: type[nn.Module], dtype: torch.dtype) -> None:
         assert relative_error(value, look.project(own(features))) <= limit
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm, LlamaRMSNorm])
+def test_one_normalised_copy_is_kept_for_all_gradients(norm: type[nn.Module]) -> None:
+    features = torch.randn(2, 20, 10, requires_grad=True)
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.numel() == features.numel():
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    def copies(number: int) -> int:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            values = project_shared(features, layers(norm, "deformable", torch.float32)[:number])
+        assert len(values) == number
+        return len(kept)
+
+    assert copies(3) == copies(1)
+
+
 def test_no_layers_and_norms_that_differ() -> None:
     features = torch.randn(2, 20, 10)
     assert project_shared(features, []) == []
