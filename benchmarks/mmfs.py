@@ -1,7 +1,8 @@
 """MMFS beside its published mathematics, in one process and in turn: `python -m benchmarks.mmfs [--quick] [--repetitions N] [--json FILE]`.
 
 Both have the same parameters and inputs. No number without its check: output and all gradients against the published form in float64, and
-the same bits twice and on one thread.
+the same bits twice and on one thread. Beside each stands what its matrix products alone would take at the rate of a large bare product
+here: no sampler and no compiler can make it faster than that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published_mmfs import published
 from benchmarks.record import Goal, Row, options, publish
@@ -193,7 +195,9 @@ def measure(wanted: Measure, paths: Sequence[Path], repetitions: int, goals: boo
     own = [Inputs(wanted.case, torch.float32, path, bfloat16=wanted.bfloat16) for path in paths]
     run = ours(wanted.way)
     calls = [lambda: once(peer, given, wanted.backward), *((lambda each=each: once(run, each, wanted.backward)) for each in own)]
-    theirs, *taken = in_turn(calls, repetitions)
+    bare = Product(torch.bfloat16 if wanted.bfloat16 else torch.float32)
+    theirs, product, *taken = in_turn([calls[0], bare.once, *calls[1:]], repetitions)
+    floor = product * operations(run, own[0], wanted.backward) / bare.operations
     # Without the instructions for it, bfloat16 is slower than float32: a number, but no figure that was asked for.
     asked = goals and (not wanted.bfloat16 or has_bfloat16_products())
     goal = Goal(wanted.goal, at_most=False)
@@ -203,7 +207,35 @@ def measure(wanted: Measure, paths: Sequence[Path], repetitions: int, goals: boo
         case = f"{wanted.case.name}, {path} path"
         holds = goal.holds(ratio) if asked else None
         rows.append(Row(case, wanted.metric, milliseconds, "ms", passed, f"ratio {goal}" if asked else "", holds, theirs, ratio))
+    rows.append(Row(wanted.case.name, f"{wanted.metric}: matrix products alone", floor, "ms", checks[0], "", None, theirs, theirs / floor))
     return rows
+
+
+class Product:
+    """A bare product of the size of a projection of four images."""
+
+    operations = 2 * 4 * 1344 * 1024 * 1024
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.rows, self.weight = torch.ones(4 * 1344, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+
+    def once(self) -> float:
+        """Seconds of one."""
+        started = time.perf_counter()
+        torch.nn.functional.linear(self.rows, self.weight)
+        return time.perf_counter() - started
+
+
+def operations(program: Program, given: Inputs, backward: bool) -> int:
+    """Floating-point operations of a program's matrix products."""
+    # The counter knows neither `no_grad` nor `autograd.grad`.
+    with FlopCounterMode(display=False) as counter:
+        output = program(given)
+        if backward:
+            output.backward(given.gradient)
+    for leaf in given.leaves:
+        leaf.grad = None
+    return int(counter.get_total_flops())
 
 
 def of_many_images(case: Case, path: Path, repetitions: int, goals: bool) -> Row:
