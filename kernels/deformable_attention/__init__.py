@@ -52,6 +52,16 @@ def deformable_attention(
     return torch_path.deformable_attention(value, shapes, location, weight, image)
 
 
+def require(path: Path) -> None:
+    """Raises RuntimeError where `cpp` or `triton` would fall back: for callers whose results must not depend on what this machine has."""
+    if path == "cpp" and not library.available(True):
+        raise RuntimeError(f"the C++ operator cannot run here: {library.load(True).reason}")
+    if path == "triton" and not torch.cuda.is_available():
+        raise RuntimeError("the kernels in Triton cannot run here: there is no CUDA device")
+    if path == "triton" and not gpu.available():
+        raise RuntimeError("the kernels in Triton cannot run here: Triton is not installed")
+
+
 def _check(value: Tensor, level_shapes: Sequence[tuple[int, int]], location: Tensor, weight: Tensor, image: Tensor) -> None:
     for name, tensor in (("value", value), ("location", location), ("weight", weight)):
         if tensor.dtype not in FLOATS:
