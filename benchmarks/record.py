@@ -37,7 +37,8 @@ class Goal:
 class Row:
     """One number. `check` names the correctness check that passed before it was taken; a row cannot be made without one.
 
-    `value` is the median of the repetitions; `peer` is another program's number for the same case and `ratio` is value / peer.
+    `value` is the median of the repetitions; `peer` is another program's number for the same case and `ratio` is value / peer, or peer /
+    value where the goal asks for a ratio.
     """
 
     case: str
@@ -85,10 +86,11 @@ def options(description: str) -> Options:
 def publish(benchmark: str, rows: Sequence[Row], asked: Options) -> None:
     """Print the table and write the JSON file where one was asked for."""
     table = Table(title=benchmark)
-    for column in ("case", "metric", "value", "goal", "holds", "checked by"):
+    for column in ("case", "metric", "value", "peer / ratio", "goal", "holds", "checked by"):
         table.add_column(column)
     for row in rows:
-        table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}".strip(), row.goal, _word(row.holds), row.check)
+        peer = "" if row.peer is None else f"{row.peer:.4g} / {row.ratio:.2f}"
+        table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}".strip(), peer, row.goal, _word(row.holds), row.check)
     Console(width=140).print(table)
     if asked.json:
         asked.json.write_text(json.dumps(document(benchmark, rows, asked), indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from components.data.tokenizer import Tokenizer
 from components.params import ModelParams, Params
-from model.ablations import at_input, with_form, with_one_level
+from model.ablations import at_input, with_arithmetic, with_form, with_one_level
 from model.config import ConfigError, ModelConfig
 from model.presets import preset
 
@@ -36,7 +36,8 @@ def architecture(chosen: ModelParams, vocab_size: int) -> ModelConfig:
     if not chosen.multi_scale:
         config = with_one_level(config)
     decoder = replace(config.image_decoder, wiring=chosen.mmfs_wiring)
-    return with_form(replace(config, image_decoder=decoder), chosen.mmfs_form)
+    config = with_form(replace(config, image_decoder=decoder), chosen.mmfs_form)
+    return with_arithmetic(config, chosen.sampling_path, chosen.mmfs_linears)
 
 
 def check_trainable(params: Params, config: ModelConfig) -> None:

@@ -74,6 +74,14 @@ class ModelParams(Frozen):
     mmfs_wiring: Literal["skips", "upsampling"] = Field(
         "skips", description="MMFS on the UNet's skips and mid block as released, or after each up block as in the paper"
     )
+    sampling_path: Literal["torch", "cpp", "triton"] = Field(
+        "torch",
+        description="what computes deformable sampling: pure PyTorch, the C++ operator, or Triton on a GPU; a stage ends where the one "
+        "that is named is missing (docs/kernels.md)",
+    )
+    mmfs_linears: Literal["own", "bfloat16"] = Field(
+        "own", description="what the linear layers of MMFS multiply: the weights' own type, or bfloat16, faster where hardware has it"
+    )
     visible_images: Literal["nearest", "all"] = Field("all", description="images a text token may look at (Table 10)")
     decoder_images: Literal["previous", "all"] = Field("previous", description="images the image decoder may look at")
     visual_tokens: Literal["resampler", "learned"] = Field(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from model.config import ImageDecoderConfig, LanguageConfig, ModelConfig, SamplerConfig, VisionConfig
+from model.config import ImageDecoderConfig, LanguageConfig, ModelConfig, SamplerConfig, SamplingPath, VisionConfig
 
 
 def at_input(config: ModelConfig, image_px: int) -> ModelConfig:
@@ -40,6 +40,12 @@ def with_form(config: ModelConfig, form: Literal["release", "paper"]) -> ModelCo
         # Each block has a base of its own; the finest stands for all.
         image_decoder=replace(decoder, mmfs=formed(decoder.mmfs, decoder.base_side)),
     )
+
+
+def with_arithmetic(config: ModelConfig, path: SamplingPath, linears: Literal["own", "bfloat16"]) -> ModelConfig:
+    """All deformable sampling by this path, that of the encoder's adapter too, and MMFS with these linear layers."""
+    language, decoder = _with_samplers(config, lambda sampler: replace(sampler, path=path, linears=linears))
+    return replace(config, vision=replace(config.vision, path=path), language=language, image_decoder=decoder)
 
 
 def _with_samplers(config: ModelConfig, change: Callable[[SamplerConfig], SamplerConfig]) -> tuple[LanguageConfig, ImageDecoderConfig]:

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from model.config import ModelConfig, load_config, save_config
+from kernels.deformable_attention import require
+from model.config import ConfigError, ModelConfig, load_config, save_config
 from model.image_decoder import ImageDecoder
 from model.initialise import initialise
 from model.llama_mmfs import LlamaMMFS
@@ -28,6 +29,15 @@ def build_model(config: ModelConfig, seed: int) -> MMInterleaved:
         model = _compose(config)
         initialise(model)
     return model
+
+
+def check_sampling(config: ModelConfig) -> None:
+    """Raises ConfigError where the configured way of sampling is missing on this machine. Without this call, pure PyTorch stands in."""
+    for path in {config.vision.path, config.language.mmfs.path, config.image_decoder.mmfs.path}:
+        try:
+            require(path)
+        except RuntimeError as error:
+            raise ConfigError(f"{error}; provide it, or set model.sampling_path to torch and train again") from None
 
 
 def build_on_meta(config: ModelConfig) -> MMInterleaved:

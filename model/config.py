@@ -13,6 +13,7 @@ from model.config_checks import faults
 
 CONFIG_VERSION = 1
 CrossAttention = Literal["deformable", "dense", "dense_resampler"]
+SamplingPath = Literal["torch", "cpp", "triton", "auto"]
 
 
 class ConfigError(ValueError):
@@ -53,6 +54,7 @@ class VisionConfig(Section):
     """ViT of a family with adapter pyramid (mm_interleaved.md 1.2).
 
     double_stem: float32 pictures go through the adapter's convolutions in float64, without which maps of equal weights differ by 2e-4.
+    path: what computes the adapter's deformable sampling, see SamplerConfig.
     """
 
     image_px: int
@@ -74,6 +76,7 @@ class VisionConfig(Section):
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     family: Literal["clip", "siglip"] = "clip"
+    path: SamplingPath = "torch"
 
     @property
     def class_tokens(self) -> int:
@@ -118,7 +121,8 @@ class SamplerConfig(Section):
 
     Points start within `offset_init` base cells of the reference: anywhere (`spread`, as released), or each
     head's in its own tile (`tiles`). `form` paper is Eq. 4 literally: an embedding of the image's number instead of
-    its distance, no sink, offsets in units of the picture.
+    its distance, no sink, offsets in units of the picture. `path` is what samples (docs/kernels.md): the last digits depend on it, and with
+    `auto` on the machine. `linears` bfloat16 rounds what its linear layers multiply; sums and sampling stay in the model's own type.
     """
 
     heads: int
@@ -130,6 +134,8 @@ class SamplerConfig(Section):
     train_sink: bool
     offset_start: Literal["spread", "tiles"] = "spread"
     form: Literal["release", "paper"] = "release"
+    path: SamplingPath = "torch"
+    linears: Literal["own", "bfloat16"] = "own"
 
 
 @dataclass(frozen=True)

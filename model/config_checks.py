@@ -55,6 +55,8 @@ def _widths(config: ModelConfig) -> Iterator[str]:
         yield from _divided(f"{name}.width", resampler.width, f"{name}.heads", resampler.heads)
     for name, sampler in (("language.mmfs", language.mmfs), ("image_decoder.mmfs", decoder.mmfs)):
         yield from _divided(f"{name}.inner", sampler.inner, f"{name}.heads", sampler.heads)
+        if sampler.linears != "own" and config.cross_attention != "deformable":
+            yield f"{name}.linears is {sampler.linears}, which MMFS alone has; set it to own, or cross_attention to deformable"
     yield from _divided("language.heads", language.heads, "language.kv_heads", language.kv_heads)
     yield from _divided("language.width", language.width, "sines and cosines of places", 2)
     if language.head_width is None:

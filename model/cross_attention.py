@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.config import CrossAttention, SamplerConfig
 from model.mmfs import MMFS
+from model.mmfs_linears import Linears, Prepared
 from model.sequence import Pairs
 
 
@@ -21,18 +22,29 @@ class DenseAttention(nn.Module):
     def __init__(self, query_width: int, value_width: int, config: SamplerConfig) -> None:
         super().__init__()
         self.config = config
+        self.linears: Linears = "own"
+        self.heads = config.heads
         self.query_proj = nn.Linear(query_width, config.inner)
         self.key_value_proj = nn.Linear(value_width, 2 * config.inner)
         self.output_proj = nn.Linear(config.inner, query_width)
         self.query_relpos = nn.Embedding(config.table_rows, config.heads)
 
+    @property
+    def values(self) -> nn.Linear:
+        """What makes keys and values of normalised features."""
+        return self.key_value_proj
+
+    def prepare(self, *, fold: bool = True) -> None:
+        """Nothing: none of its layers follow one another."""
+        del fold
+
     def project(self, features: Tensor) -> Tensor:
         """Keys and values of the images [n, cells, value_width] as [n, cells, heads, 2 * channels]."""
         return self.key_value_proj(features).unflatten(-1, (self.config.heads, -1))
 
-    def forward(self, query: Tensor, value: Tensor, reference: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, query: Tensor, value: Tensor, reference: Tensor, pairs: Pairs, prepared: Prepared | None = None) -> Tensor:
         """query [N, query_width]; value from `project`; the reference point is not used; returns [N, query_width]."""
-        del reference
+        del reference, prepared
         images, cells, heads, _ = value.shape
         if not images:
             return self.unseen().expand(len(query), -1)

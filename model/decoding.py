@@ -41,6 +41,7 @@ class DecodingState:
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.sees = torch.zeros(rows, 0, dtype=torch.bool, device=device)
         self.begin = torch.zeros(0, dtype=torch.int64, device=device)
+        self.prepared = model.mm_decoder.prepare()
         # Of no images yet; MMFS still adds what a token gets that sees none.
         self.values = model.mm_decoder.project(self._nothing(config.language.mmfs))
         self.looked_up = self._nothing(config.image_decoder.mmfs)
@@ -125,7 +126,8 @@ class DecodingState:
         own = torch.ones(columns, columns, dtype=torch.bool, device=valid.device)
         fresh = (own.tril() & valid[:, None, :]) | torch.eye(columns, dtype=torch.bool, device=valid.device)
         attention = torch.cat((self.valid[:, None, :].expand(-1, columns, -1), fresh), dim=2).unsqueeze(1)
-        hidden = self.model.mm_decoder(embeddings, attention, positions, self.values, self._pairs(positions, valid), self.cache)
+        pairs = self._pairs(positions, valid)
+        hidden = self.model.mm_decoder(embeddings, attention, positions, self.values, pairs, self.cache, self.prepared)
         self.hidden = torch.cat((self.hidden, hidden), dim=1)
         self.valid = torch.cat((self.valid, valid), dim=1)
         self.length = self.length + valid.sum(1)

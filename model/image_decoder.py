@@ -53,9 +53,12 @@ class DiffusionDecoder(nn.Module):
         self.unet = UNet2DConditionModel(**config.unet)
         self.mmfs_module = None if cross_attention == "off" else build_mmfs_net(config, value_width, cross_attention)
 
-    def references(self, features: Tensor, pairs: Pairs) -> References | None:
-        """Values of the images [s, cells, value_width] that batch rows look at as `pairs` say; None where there is no MMFS."""
-        return None if self.mmfs_module is None else self.mmfs_module.references(features, pairs)
+    def references(self, features: Tensor, pairs: Pairs, *, steps: bool = False) -> References | None:
+        """Values of the images [s, cells, value_width] that batch rows look at as `pairs` say; None where there is no MMFS.
+
+        `steps`: they are looked at many times with the present weights.
+        """
+        return None if self.mmfs_module is None else self.mmfs_module.references(features, pairs, steps=steps)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, references: References | None) -> Tensor:
         """The UNet's own forward with MMFS in it, in its precision. latents [m, C, h, w], timesteps [m], condition [m, T, width]."""
@@ -119,7 +122,7 @@ class ImageDecoder(nn.Module):
         with image guidance 1, which is the released classifier-free guidance, the last needs no pass of its own.
         """
         condition = self.condition(context.tokens, context.mask)
-        references = self.decoder.references(context.looked_at, context.pairs)
+        references = self.decoder.references(context.looked_at, context.pairs, steps=True)
         sampler = SCHEDULERS[how.scheduler].from_config(self.schedule.config)
         sampler.set_timesteps(how.steps, device=condition.device)
         shape = self.config.latent_shape

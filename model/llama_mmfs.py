@@ -13,8 +13,10 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from model.config import CrossAttention, LanguageConfig
 from model.cross_attention import build_cross_attention
 from model.language_families import FAMILIES, Family
+from model.mmfs_linears import Prepared
 from model.recompute import call
 from model.sequence import Pairs
+from model.shared_projection import project_shared
 
 
 class GatedMMFS(nn.Module):
@@ -30,12 +32,12 @@ class GatedMMFS(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Values of image features [n, cells, value_width]; the same for every token and decoding step."""
-        return self.attn.project(self.norm2(features))
+        return project_shared(features, [(self.norm2, self.attn)])[0]
 
-    def forward(self, tokens: Tensor, value: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, tokens: Tensor, value: Tensor, pairs: Pairs, prepared: Prepared | None = None) -> Tensor:
         """tokens [B, L, width]; returns the update, same shape."""
         flat = self.norm1(tokens).flatten(0, 1)
-        return self.gate.tanh() * self.attn(flat, value, self.centre, pairs).view_as(tokens)
+        return self.gate.tanh() * self.attn(flat, value, self.centre, pairs, prepared).view_as(tokens)
 
 
 class DecoderLayer(nn.Module):
@@ -57,13 +59,14 @@ class DecoderLayer(nn.Module):
         value: Tensor | None,
         pairs: Pairs,
         cache: DynamicCache | None,
+        prepared: Prepared | None = None,
     ) -> Tensor:
-        """hidden [B, L, width]; attention [B, 1, L, K] bool; value from `project`, None without MMFS."""
+        """hidden [B, L, width]; attention [B, 1, L, K] bool; value from `project`, None without MMFS; prepared from `prepare` or None."""
         update, _ = self.self_attn(self.input_layernorm(hidden), rotary, attention, past_key_values=cache)
         hidden = hidden + update
         if self.llama_cross_attn is not None:
             assert value is not None  # `project` gives a value to every layer that looks
-            hidden = hidden + self.llama_cross_attn(hidden, value, pairs)
+            hidden = hidden + self.llama_cross_attn(hidden, value, pairs, prepared)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
@@ -90,8 +93,13 @@ class LlamaMMFS(nn.Module):
 
     def project(self, features: Tensor) -> list[Tensor | None]:
         """Per layer the values of image features [n, cells, value_width], None for layers without MMFS."""
-        attentions = [layer.llama_cross_attn for layer in cast(Iterable[DecoderLayer], self.layers)]
-        return [None if attention is None else attention.project(features) for attention in attentions]
+        looking = [each for each in self._attentions() if each is not None]
+        values = iter(project_shared(features, [(each.norm2, each.attn) for each in looking]))
+        return [None if each is None else next(values) for each in self._attentions()]
+
+    def prepare(self) -> list[Prepared | None]:
+        """Per layer what reading on and on with the present weights may share; None where there is nothing."""
+        return [None if each is None else each.attn.prepare() for each in self._attentions()]
 
     def forward(
         self,
@@ -101,11 +109,19 @@ class LlamaMMFS(nn.Module):
         values: Sequence[Tensor | None],
         pairs: Pairs,
         cache: DynamicCache | None = None,
+        prepared: Sequence[Prepared | None] | None = None,
     ) -> Tensor:
-        """embeddings [B, L, width], attention [B, 1, L, keys] bool, positions [B or 1, L]; returns hidden states after the final norm."""
+        """embeddings [B, L, width], attention [B, 1, L, keys] bool, positions [B or 1, L]; returns hidden states after the final norm.
+
+        values per layer from `project`, prepared from `prepare` or None for weights that change between calls.
+        """
         rotary = self.rotary(embeddings, positions)
         hidden = embeddings
-        for layer, value in zip(self.layers, values, strict=True):
+        ready = [None] * len(self.layers) if prepared is None else prepared
+        for layer, value, own in zip(self.layers, values, ready, strict=True):
             # Computed again, a layer would put its keys into the cache a second time.
-            hidden = call(layer, hidden, attention, rotary, value, pairs, cache, recompute=self.recompute and cache is None)
+            hidden = call(layer, hidden, attention, rotary, value, pairs, cache, own, recompute=self.recompute and cache is None)
         return self.norm(hidden)
+
+    def _attentions(self) -> list[GatedMMFS | None]:
+        return [layer.llama_cross_attn for layer in cast(Iterable[DecoderLayer], self.layers)]

@@ -11,20 +11,23 @@ from torch import Tensor, nn
 
 from model.config import CrossAttention, ImageDecoderConfig
 from model.cross_attention import build_cross_attention
+from model.mmfs_linears import Prepared
 from model.positions import cell_centres, resize_table, sincos_2d
 from model.sequence import Pairs
+from model.shared_projection import project_shared
 
 
 @dataclass(frozen=True)
 class References:
     """What the decoder looks at: `rows` of the batch, ascending, look at images of each block's `values`. Constant over denoising steps.
 
-    pairs: query numbers `rows`, image numbers `values`.
+    pairs: query numbers `rows`, image numbers `values`. prepared: per block what all steps share, None where there is one step.
     """
 
     rows: Tensor
     pairs: Pairs
     values: tuple[Tensor, ...]
+    prepared: tuple[Prepared | None, ...]
 
     def repeated(self, rows: int, copies: Sequence[int]) -> References:
         """The same for a batch made of several copies of `rows` rows, of which those in `copies` look: for classifier-free guidance."""
@@ -37,6 +40,7 @@ class References:
                 pairs.distance.repeat(len(copies)),
             ),
             self.values,
+            self.prepared,
         )
 
 
@@ -57,9 +61,9 @@ class MMFSBlock(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Values of image features [s, cells, value_width]."""
-        return self.mmfs.project(self.feat_norm(features))
+        return project_shared(features, [(self.feat_norm, self.mmfs)])[0]
 
-    def forward(self, sample: Tensor, references: References, value: Tensor) -> Tensor:
+    def forward(self, sample: Tensor, references: References, value: Tensor, prepared: Prepared | None = None) -> Tensor:
         """sample [m, C, h, w]; rows that look at nothing get the sink; returns the update, same shape."""
         rows, channels, height, width = sample.shape
         cells = height * width
@@ -67,7 +71,7 @@ class MMFSBlock(nn.Module):
         tokens = sample.index_select(0, references.rows).flatten(2).transpose(1, 2)
         query = (self.query_norm(tokens) + resize_table(self.pos_embed, height)).flatten(0, 1)
         pairs = _per_cell(references.pairs, cells)
-        looked = self.mmfs(query, value, self.centres.repeat(seen, 1), pairs).view(seen, cells, channels)
+        looked = self.mmfs(query, value, self.centres.repeat(seen, 1), pairs, prepared).view(seen, cells, channels)
         unseen = self.mmfs.unseen().view(1, 1, channels).expand(rows, cells, channels)
         update = unseen.to(looked.dtype).index_copy(0, references.rows, looked)
         return self.conv(update.transpose(1, 2).unflatten(2, (height, width)))
@@ -83,16 +87,19 @@ class MMFSNet(nn.Module):
         self.mmfs_down_blocks = nn.ModuleList(blocks[:-1])
         self.mmfs_mid_block = blocks[-1]
 
-    def references(self, features: Tensor, pairs: Pairs) -> References:
-        """Project the features [s, cells, value_width] of the images that are looked at; pairs number batch rows and these images."""
-        return _references(self._blocks(), features, pairs)
+    def references(self, features: Tensor, pairs: Pairs, *, steps: bool = False) -> References:
+        """Project the features [s, cells, value_width] of the images that are looked at; pairs number batch rows and these images.
+
+        `steps`: they are looked at many times with the present weights.
+        """
+        return _references(self._blocks(), features, pairs, steps=steps)
 
     def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
         """Skip tensors and mid-block output with their updates added."""
         samples = (*skips, mid)
         updated = [
-            sample + block(sample, references, value)
-            for block, sample, value in zip(self._blocks(), samples, references.values, strict=True)
+            sample + block(sample, references, value, prepared)
+            for block, sample, value, prepared in zip(self._blocks(), samples, references.values, references.prepared, strict=True)
         ]
         return updated[:-1], updated[-1]
 
@@ -113,9 +120,9 @@ class UpsamplingMMFSNet(nn.Module):
         shapes = up_shapes(config.unet, config.latent_shape[1])
         self.mmfs_up_blocks = nn.ModuleList(MMFSBlock(channels, side, value_width, config, kind) for channels, side in shapes)
 
-    def references(self, features: Tensor, pairs: Pairs) -> References:
+    def references(self, features: Tensor, pairs: Pairs, *, steps: bool = False) -> References:
         """See MMFSNet."""
-        return _references(cast(Sequence[MMFSBlock], self.mmfs_up_blocks), features, pairs)
+        return _references(cast(Sequence[MMFSBlock], self.mmfs_up_blocks), features, pairs, steps=steps)
 
     def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
         """Skip tensors and mid block stay as they are."""
@@ -125,7 +132,7 @@ class UpsamplingMMFSNet(nn.Module):
     def after_up(self, index: int, sample: Tensor, references: References) -> Tensor:
         """The output of an up block with its update added."""
         block = cast(MMFSBlock, self.mmfs_up_blocks[index])
-        return sample + block(sample, references, references.values[index])
+        return sample + block(sample, references, references.values[index], references.prepared[index])
 
 
 def build_mmfs_net(config: ImageDecoderConfig, value_width: int, kind: CrossAttention) -> MMFSNet | UpsamplingMMFSNet:
@@ -135,9 +142,11 @@ def build_mmfs_net(config: ImageDecoderConfig, value_width: int, kind: CrossAtte
     return UpsamplingMMFSNet(config, value_width, kind)
 
 
-def _references(blocks: Sequence[MMFSBlock], features: Tensor, pairs: Pairs) -> References:
+def _references(blocks: Sequence[MMFSBlock], features: Tensor, pairs: Pairs, *, steps: bool) -> References:
     rows, query = pairs.query.unique(return_inverse=True)
-    return References(rows, Pairs(query, pairs.image, pairs.distance), tuple(block.project(features) for block in blocks))
+    values = project_shared(features, [(block.feat_norm, block.mmfs) for block in blocks])
+    prepared = tuple(block.mmfs.prepare() if steps else None for block in blocks)
+    return References(rows, Pairs(query, pairs.image, pairs.distance), tuple(values), prepared)
 
 
 def _per_cell(pairs: Pairs, cells: int) -> Pairs:

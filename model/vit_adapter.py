@@ -72,11 +72,13 @@ class SpatialPrior(nn.Module):
 class DeformableAttention(nn.Module):
     """Deformable-DETR attention: offsets and weights per head, level and point; softmax over levels and points."""
 
-    def __init__(self, width: int, heads: int, points: int, sides: Sequence[int], value_ratio: float, *, radial: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, points: int, sides: Sequence[int], value_ratio: float, *, radial: bool, path: Path = "torch"
+    ) -> None:
         super().__init__()
         inner = int(width * value_ratio)
         self.shape = (heads, len(sides), points)
-        self.path: Path = "torch"
+        self.path = path
         self.level_shapes = tuple((side, side) for side in sides)
         self.sampling_offsets = nn.Linear(width, heads * len(sides) * points * 2)
         self.attention_weights = nn.Linear(width, heads * len(sides) * points)
@@ -103,6 +105,13 @@ class DeformableAttention(nn.Module):
         image = torch.arange(images, dtype=torch.int32, device=query.device).repeat_interleave(queries, output_size=images * queries)
         sampled = deformable_attention(value, self.level_shapes, location, weight.view(-1, heads, levels, points), image, path=self.path)
         return self.output_proj(sampled.view(images, queries, -1))
+
+
+def _attention(config: VisionConfig, sides: Sequence[int]) -> DeformableAttention:
+    """The attention of an injector or extractor over maps of these sides."""
+    return DeformableAttention(
+        config.width, config.heads, config.points, sides, config.value_ratio, radial=config.radial_offsets, path=config.path
+    )
 
 
 def radial_offsets(heads: int, levels: int, points: int) -> Tensor:
@@ -151,7 +160,7 @@ class Injector(nn.Module):
         self.query_norm = nn.LayerNorm(config.width)
         self.feat_norm = nn.LayerNorm(config.width)
         sides = config.pyramid[1:]
-        self.attn = DeformableAttention(config.width, config.heads, config.points, sides, config.value_ratio, radial=config.radial_offsets)
+        self.attn = _attention(config, sides)
         self.gamma = nn.Parameter(torch.full((config.width,), config.injector_gamma))
 
     def forward(self, tokens: Tensor, pyramid: Tensor, reference: Tensor) -> Tensor:
@@ -167,7 +176,7 @@ class Extractor(nn.Module):
         self.query_norm = nn.LayerNorm(config.width)
         self.feat_norm = nn.LayerNorm(config.width)
         sides = (config.grid,)
-        self.attn = DeformableAttention(config.width, config.heads, config.points, sides, config.value_ratio, radial=config.radial_offsets)
+        self.attn = _attention(config, sides)
         self.ffn = ConvFFN(config.width, int(config.width * config.ffn_ratio), config.pyramid[1:])
         self.ffn_norm = nn.LayerNorm(config.width)
 

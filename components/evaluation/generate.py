@@ -24,7 +24,7 @@ from components.evaluation.job import Job, unanswered
 from components.evaluation.manifest import MANIFEST_FILE, Manifest, Request
 from components.metrics import kinds_of
 from components.run.failures import FailureClass
-from model.build import load_model
+from model.build import check_sampling, load_model
 from model.generation import Generated, GeneratedImage, GeneratedText, GenerationOptions, generate
 from model.mm_interleaved import MMInterleaved
 from model.prompts import Prompt
@@ -45,6 +45,7 @@ def main(folder: Path) -> None:
         for batch in batches:
             if batch[0].answering not in models:
                 loaded = load_model(Path(job.models[batch[0].answering]))
+                check_sampling(loaded.config)
                 tokenizer.check_fits(loaded.config.vocab_size, f"the model {batch[0].answering}")
                 models[batch[0].answering] = loaded.to(device)
             model = models[batch[0].answering]

@@ -1,7 +1,7 @@
 """Keeps the code dependencies in dvc.yaml equal to what each stage imports: `python -m components.run.codedeps [--write]`.
 
 A comment `# code of MODULE...` in a stage's deps names the modules the stage runs: its supervisor and the rank program it starts. The
-lines below it are the files of everything those import, and are rewritten. Needs grimp, a development dependency.
+lines below it are the files of everything those import, C++ beside it too, and are rewritten. Needs grimp, a development dependency.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import grimp
 
 PACKAGES = ("components", "model", "kernels")
 _MARK = re.compile(r"^(?P<indent> +)# code of (?P<modules>[\w. ]+)$")
+_COMPILED = (".cpp", ".h")
 Closure = Callable[[Sequence[str]], list[str]]
 
 
@@ -24,7 +25,7 @@ def rewrite(text: str, closure: Closure) -> str:
     lines: list[str] = []
     replaced: str | None = None
     for line in text.splitlines():
-        if replaced is not None and line.startswith(replaced) and line.endswith(".py"):
+        if replaced is not None and line.startswith(replaced) and line.endswith((".py", *_COMPILED)):
             continue
         replaced = None
         lines.append(line)
@@ -42,6 +43,8 @@ def import_closure(root: Path) -> Closure:
         imported = {name for module in modules for name in (module, *graph.find_upstream_modules(module))}
         packages = {".".join(parts[:end]) for parts in (name.split(".") for name in imported) for end in range(1, len(parts))}
         files = {_file(root, name) for name in imported | packages}
+        # What a package compiles lies beside its modules.
+        files |= {file for folder in {file.parent for file in files} for file in folder.iterdir() if file.suffix in _COMPILED}
         return sorted(file.relative_to(root).as_posix() for file in files if file.stat().st_size)
 
     return closure

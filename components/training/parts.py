@@ -17,7 +17,7 @@ from components.data.tokenizer import Tokenizer
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
-from model.build import build_model, build_on_meta, load_model, save_model
+from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
 from model.config import config_from_dict
 from model.mm_interleaved import MMInterleaved
 from model.sequence import plan
@@ -37,6 +37,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
     pattern that no parameter's name contains.
     """
     network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
+    check_sampling(network.config)
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
     config = network.config

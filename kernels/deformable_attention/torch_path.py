@@ -17,20 +17,29 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Shapes = tuple[tuple[int, int], ...]
+_EXACT = 2**24  # float32 counts cells exactly below
 
 
 def deformable_attention(value: Tensor, level_shapes: Shapes, location: Tensor, weight: Tensor, image: Tensor) -> Tensor:
     """Same arguments and result as the public function, with location [Q, H, L, P, 2]."""
     images, cells, heads, channels = value.shape
     table = value.reshape(images * cells * heads, channels)
-    head = torch.arange(heads, device=value.device, dtype=torch.int32)
-    first_row = image.to(torch.int32)[:, None] * (cells * heads) + head
-    wide = torch.promote_types(location.dtype, torch.float32)
+    whole = index_type(table.shape[0], 4 * weight.numel())
+    head = torch.arange(heads, device=value.device, dtype=whole)
+    first_row = image.to(whole)[:, None] * (cells * heads) + head
+    wide = torch.promote_types(torch.promote_types(location.dtype, weight.dtype), torch.float32)
+    if cells >= _EXACT:
+        wide = torch.float64
     return _Samples.apply(table, location.to(wide), weight.to(wide), first_row, level_shapes)
 
 
+def index_type(rows: int, corners: int) -> torch.dtype:
+    """The smaller integers are faster, as long as they can number all rows of the table and all corners."""
+    return torch.int32 if max(rows, corners) < 2**31 else torch.int64
+
+
 class _Axis(NamedTuple):
-    """One coordinate of every sample: the two cells around it; one that is outside (or not a number) is cell 0 with share 0."""
+    """One coordinate of every sample: the two cells around it. One outside is cell 0 with share 0, what is not a number stays so."""
 
     low: Tensor
     high: Tensor
@@ -41,7 +50,8 @@ class _Axis(NamedTuple):
 
 
 def _axis(coordinate: Tensor, size: Tensor) -> _Axis:
-    position = coordinate * size - 0.5
+    # Bounded because the fraction of an infinite position would not be a number; all that lies beyond is outside alike.
+    position = (coordinate * size - 0.5).clamp_(-2, 2.0**40)
     low = position.floor()
     fraction = position - low
     low_inside = (low >= 0) & (low < size)
@@ -49,8 +59,8 @@ def _axis(coordinate: Tensor, size: Tensor) -> _Axis:
     return _Axis(
         low=torch.where(low_inside, low, 0.0),
         high=torch.where(high_inside, low + 1, 0.0),
-        near=torch.where(low_inside, 1 - fraction, 0.0),
-        far=torch.where(high_inside, fraction, 0.0),
+        near=(1 - fraction) * low_inside,
+        far=fraction * high_inside,
         low_inside=low_inside,
         high_inside=high_inside,
     )
@@ -65,7 +75,7 @@ class _Samples(torch.autograd.Function):
         height, width, start = _level_sizes(shapes, location)
         x, y = _axis(location[..., 0], width), _axis(location[..., 1], height)
         below, above = y.low * width + start, y.high * width + start
-        cell = torch.stack((below + x.low, below + x.high, above + x.low, above + x.high), dim=2).to(torch.int32)
+        cell = torch.stack((below + x.low, below + x.high, above + x.low, above + x.high), dim=2).to(first_row.dtype)
         index = (cell * heads + first_row[:, :, None, None, None]).flatten(0, 1).flatten(1)
         down, up = y.near * weight, y.far * weight
         shares = torch.stack((down * x.near, down * x.far, up * x.near, up * x.far), dim=2).flatten(0, 1).flatten(1).to(table.dtype)
@@ -93,7 +103,7 @@ class _Samples(torch.autograd.Function):
 
 
 def _level_sizes(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Heights, widths and first cells of the levels, each [L, 1]; exact in floating point below 2^24 cells an image."""
+    """Heights, widths and first cells of the levels, each [L, 1]; exact in floating point, see `_EXACT`."""
     starts = accumulate((h * w for h, w in shapes[:-1]), initial=0)
     return tuple(like.new_tensor([(h, w, s) for (h, w), s in zip(shapes, starts, strict=True)]).T.unsqueeze(-1))
 
@@ -101,15 +111,15 @@ def _level_sizes(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _table_gradient(gradient: Tensor, index: Tensor, shares: Tensor, rows: int) -> Tensor:
     """Sum over the corners that touch each row, in the order of the bags."""
     ordered, order = torch.sort(index.flatten(), stable=True)
-    bounds = torch.arange(rows, dtype=torch.int32, device=index.device)
-    offsets = torch.searchsorted(ordered, bounds, out_int32=True)
-    bag = torch.div(order, index.shape[1], rounding_mode="floor").to(torch.int32)
+    bounds = torch.arange(rows, dtype=index.dtype, device=index.device)
+    offsets = torch.searchsorted(ordered, bounds, out_int32=index.dtype == torch.int32)
+    bag = torch.div(order, index.shape[1], rounding_mode="floor").to(index.dtype)
     return F.embedding_bag(bag, gradient, offsets, mode="sum", per_sample_weights=shares.flatten()[order])
 
 
 def _corner_gradient(gradient: Tensor, index: Tensor, table: Tensor) -> Tensor:
     """The dot product of each touched row with its bag's gradient, [bags, corners]."""
     bags, corners = index.shape
-    offsets = torch.arange(0, bags * corners, corners, dtype=torch.int32, device=index.device)
-    owner = torch.arange(bags, dtype=torch.int32, device=index.device).repeat_interleave(corners, output_size=bags * corners)
+    offsets = torch.arange(0, bags * corners, corners, dtype=index.dtype, device=index.device)
+    owner = torch.arange(bags, dtype=index.dtype, device=index.device).repeat_interleave(corners, output_size=bags * corners)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(gradient, table, index.flatten(), offsets, owner, 0)

@@ -38,6 +38,11 @@ def test_nothing_chosen_is_the_preset() -> None:
         ({"multi_scale": False}, lambda config: config.language.mmfs.levels == config.image_decoder.mmfs.levels == (2,)),
         ({"mmfs_form": "paper"}, lambda config: config.language.mmfs.form == config.image_decoder.mmfs.form == "paper"),
         ({"mmfs_wiring": "upsampling"}, lambda config: config.image_decoder.wiring == "upsampling"),
+        (
+            {"sampling_path": "cpp"},
+            lambda config: [config.vision.path, config.language.mmfs.path, config.image_decoder.mmfs.path] == ["cpp"] * 3,
+        ),
+        ({"mmfs_linears": "bfloat16"}, lambda config: config.language.mmfs.linears == config.image_decoder.mmfs.linears == "bfloat16"),
         ({"image_px": 64}, lambda config: (config.shape.image_px, config.shape.num_visual_tokens) == (64, 16)),
         ({"image_px": 64, "visual_token_count": 5}, lambda config: config.shape.num_visual_tokens == 5),
     ],

@@ -10,7 +10,10 @@ import torch
 from packed_rows import MakeBatch
 from safetensors.torch import load_file
 
-from model.build import CONFIG_FILE, build_model, load_model, save_model
+from kernels import build
+from kernels.deformable_attention.cpu import library
+from model.ablations import with_arithmetic
+from model.build import CONFIG_FILE, build_model, check_sampling, load_model, save_model
 from model.config import ConfigError, ModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
@@ -112,3 +115,19 @@ def test_shards_under_an_index_are_the_same_model(network: MMInterleaved, tmp_pa
     (tmp_path / INDEX_FILE).write_text("[]")
     with pytest.raises(WeightsError, match="no index of weights"):
         load_model(tmp_path)
+
+
+def test_a_run_by_the_cpp_operator_ends_where_it_is_missing(config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pure PyTorch gives other last digits; only who asks for no guarantee gets it instead."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", str(tmp_path / "no compiler"))
+    monkeypatch.setattr(build, "PREBUILT", tmp_path / "no wheel")
+    library.load.cache_clear()
+    try:
+        check_sampling(config)
+        for path in ("torch", "auto"):
+            check_sampling(with_arithmetic(config, path, "own"))
+        with pytest.raises(ConfigError, match=r"set model\.sampling_path to torch"):
+            check_sampling(with_arithmetic(config, "cpp", "own"))
+    finally:
+        library.load.cache_clear()

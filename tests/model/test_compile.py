@@ -104,7 +104,7 @@ def test_a_block_of_the_image_decoder_is_one_graph(config: ModelConfig, batches:
     cells = config.value_cells(config.image_decoder.mmfs)
 
     def call(sample: Tensor, features: Tensor, rows: Tensor, pairs: Pairs) -> Tensor:
-        return block(sample, References(rows, pairs, ()), block.project(features))
+        return block(sample, References(rows, pairs, (), ()), block.project(features))
 
     arguments = []
     for batch in batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from pathlib import Path as File
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kernels.testing import assert_close
+from kernels.deformable_attention import Path, naive
+from kernels.testing import assert_close, relative_error
 from model.config import SamplerConfig
 from model.mmfs import MMFS
 from model.sequence import pairs_from_mask
@@ -89,8 +90,120 @@ def test_very_large_logits_stay_finite() -> None:
     assert torch.isfinite(query.grad).all()
 
 
+def module_and_inputs(queries: int = 5) -> tuple[MMFS, Tensor, Tensor, Tensor]:
+    """A module, queries, values of 3 images and who sees what; in float64."""
+    torch.manual_seed(0)
+    module = MMFS(WIDTH, VALUE, CONFIG, base_size=4).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    mask = torch.arange(queries)[:, None] % 4 > torch.arange(3)
+    value = module.project(torch.randn(3, 20, VALUE, dtype=torch.float64))
+    return module, torch.randn(queries, WIDTH, dtype=torch.float64), value, mask[None]
+
+
+CENTRE = torch.full((1, 2), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", ["torch", "cpp"])
+def test_between_the_linear_layers_it_is_the_oracle(path: Path) -> None:
+    module, query, value, mask = module_and_inputs()
+    heads, points, levels = CONFIG.heads, CONFIG.points, len(CONFIG.levels)
+    distance = mask.long() * (mask.sum(-1, keepdim=True) + 1 - mask.long().cumsum(-1))
+    prepared = module.prepare()
+    slots = prepared.slots(query)[None, :, None] + prepared.of_image[distance]
+    offsets, logits = slots.split((heads * points * 2, heads * levels * points), dim=-1)
+    mixed = naive.mmfs(
+        value[None],
+        module.level_shapes,
+        0.5 + offsets.unflatten(-1, (heads, points, 2)) / module.base_size,
+        logits.unflatten(-1, (heads, levels, points)),
+        mask,
+        module.ignore_token.view(heads, -1),
+    )
+    module.path = path
+    output = module(query, value, CENTRE, pairs_from_mask(mask))
+    assert relative_error(output, module.output_proj(mixed[0].flatten(1))) <= 1e-13
+
+
+@pytest.mark.parametrize(("path", "fold"), [("torch", False), ("cpp", True)])
+def test_gradcheck(path: Path, fold: bool) -> None:
+    module, query, value, mask = module_and_inputs(3)
+    module.path = path
+    pairs = pairs_from_mask(mask)
+    parameters = [each for name, each in module.named_parameters() if not name.startswith("value_proj")]
+    inputs = [query.requires_grad_(), value.detach().requires_grad_(), *parameters]
+    # Parameters are inputs too: gradcheck moves each in place.
+    assert torch.autograd.gradcheck(lambda query, value, *_: module(query, value, CENTRE, pairs, module.prepare(fold=fold)), inputs)
+
+
+@pytest.mark.parametrize("path", ["torch", "cpp"])
+def test_what_is_not_a_number_stays_where_it_is_seen(path: Path) -> None:
+    module, query, value, mask = module_and_inputs()
+    module.path, pairs = path, pairs_from_mask(mask)
+    clean = module(query, value, CENTRE, pairs)
+    sees = mask[0].any(-1)
+    spoiled = query.index_fill(0, torch.tensor([3]), torch.nan)
+    output = module(spoiled, value, CENTRE, pairs)
+    assert output[3].isnan().all()
+    assert torch.equal(output[[0, 1, 2, 4]], clean[[0, 1, 2, 4]])
+    # Image 2 is seen by query 3 alone.
+    output = module(query, value.index_fill(0, torch.tensor([2]), torch.inf), CENTRE, pairs)
+    assert not torch.isfinite(output[3]).all()
+    assert torch.equal(output[[0, 1, 2, 4]], clean[[0, 1, 2, 4]])
+    far = module(query, value, CENTRE + torch.inf, pairs)
+    assert torch.isfinite(far).all() and not torch.equal(far[sees], clean[sees])
+
+
+@pytest.mark.parametrize("path", ["torch", "cpp"])
+@pytest.mark.parametrize(("queries", "images"), [(0, 3), (0, 0), (4, 0)])
+def test_no_queries_and_no_images(path: Path, queries: int, images: int) -> None:
+    module, query, value, mask = module_and_inputs(4)
+    module.path = path
+    query = query[:queries].clone().requires_grad_()
+    output = module(query, value[:images], CENTRE, pairs_from_mask(mask[:, :queries, :images]))
+    assert output.shape == (queries, WIDTH)
+    assert_close(output, module.unseen().expand(queries, -1) if not images else output, "module")
+    output.sum().backward()
+    assert query.grad is not None and query.grad.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("path", ["torch", "cpp"])
+def test_strides_do_not_matter(path: Path) -> None:
+    module, query, value, mask = module_and_inputs()
+    module.path, pairs = path, pairs_from_mask(mask)
+    strided = torch.stack((query, query), dim=-1)[..., 0], value.transpose(1, 2).contiguous().transpose(1, 2)
+    assert_close(module(*strided, CENTRE, pairs), module(query, value, CENTRE, pairs), "module")
+    one = query[:1].expand(5, -1), value[:1].expand(3, -1, -1, -1)
+    assert_close(module(*one, CENTRE, pairs), module(*(each.contiguous() for each in one), CENTRE, pairs), "module")
+
+
+def test_another_device_and_images_that_are_not_there_are_named() -> None:
+    module, query, value, mask = module_and_inputs()
+    pairs = pairs_from_mask(mask)
+    with pytest.raises(ValueError, match="value is on meta"):
+        module(query, value.to("meta"), CENTRE, pairs)
+    with pytest.raises(ValueError, match=r"image: 0\.\.2, but there are 2 images"):
+        module(query, value[:2], CENTRE, pairs)
+
+
+@pytest.mark.parametrize("path", ["torch", "cpp"])
+@pytest.mark.parametrize("queries", [5, 60])
+def test_gradients_are_the_same_bits_over_runs_and_threads(path: Path, queries: int) -> None:
+    module, query, value, mask = module_and_inputs(queries)
+    module.path, pairs = path, pairs_from_mask(mask)
+    leaves = [query.requires_grad_(), *(each for name, each in module.named_parameters() if not name.startswith("value_proj"))]
+    threads, runs = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            runs.append(torch.autograd.grad(module(query, value.detach(), CENTRE, pairs).square().sum(), leaves))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
+
+
 @pytest.mark.parametrize("name", ["mmfs_llm", "mmfs_unet"])
-def test_equals_the_official_tensors(data_dir: Path, name: str) -> None:
+def test_equals_the_official_tensors(data_dir: File, name: str) -> None:
     settings = json.loads((data_dir / f"{name}.json").read_text())
     tensors = load_file(data_dir / f"{name}.safetensors")
     config = SamplerConfig(
