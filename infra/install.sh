@@ -22,13 +22,17 @@ install() {
 }
 
 grep -E '^(setuptools|wheel)==' requirements.lock >"$venv/build.txt"
-grep -E '^[A-Za-z]' requirements.lock | grep -v '^deepspeed==' >"$venv/packages.txt"
+grep -E '^[A-Za-z]' requirements.lock | grep -v -E '^(deepspeed|triton)==' >"$venv/packages.txt"
 grep -E '^torch==' requirements.lock >"$venv/torch.txt"
 grep -E '^deepspeed==' requirements.lock >"$venv/deepspeed.txt"
+grep -E '^triton==' requirements.lock >"$venv/triton.txt"
 install "build tools" 2 --no-deps -r "$venv/build.txt"
 install "pinned packages" "$(wc -l <"$venv/packages.txt")" --no-deps --no-build-isolation -r "$venv/packages.txt"
 # Only torch's own dependencies are resolved: from PyPI they include the CUDA libraries, and which ones is torch's business.
 install "what torch brings" 1 -c "$venv/packages.txt" -r "$venv/torch.txt"
+# Of its builds, the one for CUDA brings the Triton that it was made with.
+"$venv/bin/python" -c 'from importlib.util import find_spec; raise SystemExit(find_spec("triton") is None)' ||
+    install "Triton" 1 --no-deps -r "$venv/triton.txt"
 DS_BUILD_OPS=0 DS_ACCELERATOR=cpu install "DeepSpeed without compiled operators" 1 --no-deps --no-build-isolation -r "$venv/deepspeed.txt"
 echo "setup: compiling to bytecode"
 # Neither tests nor the hundreds of architectures of which a few are imported. Some packages ship files of other Python versions.
