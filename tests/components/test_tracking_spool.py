@@ -14,6 +14,7 @@ from components.tracking.sender import Sender, drain
 from components.tracking.spool import SpoolReader, SpoolWriter, append_points, read_points, read_state
 from components.tracking.stage_run import StageRun, point, spool_folder
 
+PATIENCE_S = 60.0
 KEY = "k" * 64
 
 
@@ -100,7 +101,9 @@ def test_system_metrics_come_with_a_run_that_lasts(settings: Settings) -> None:
     import time
 
     run = StageRun.open(settings, "pretrain", KEY, {})
-    time.sleep(1.5)
+    deadline = time.monotonic() + PATIENCE_S
+    while not only_run(settings)[1].data.metrics and time.monotonic() < deadline:
+        time.sleep(0.2)
     run.close("FINISHED")
     _, found = only_run(settings)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(found.data.metrics)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_rows import VOCABULARY, Document, MakeBatch, as_if_trained, pack
+from packed_rows import VOCABULARY, Document, MakeBatch, as_if_trained, pack, with_random_start
 
 from model.batch import InterleavedBatch
 from model.build import build_model
@@ -38,7 +38,7 @@ def network(config: ModelConfig) -> MMInterleaved:
 @pytest.fixture(scope="session")
 def talkative(config: ModelConfig) -> MMInterleaved:
     """A model that likes to begin pictures and to end."""
-    model = as_if_trained(build_model(config, seed=1)).eval()
+    model = as_if_trained(build_model(with_random_start(config), seed=1)).eval()
     with torch.no_grad():
         model.text_decoder.head.bias[config.tokens.boi] = 2.0
         model.text_decoder.head.bias[config.tokens.eos] = 1.0

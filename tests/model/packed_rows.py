@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -72,6 +73,11 @@ def picture(seed: int, config: ModelConfig) -> Tensor:
 def largest(tensor: Tensor) -> float:
     """Largest absolute value."""
     return tensor.abs().max().item()
+
+
+def with_random_start(config: ModelConfig) -> ModelConfig:
+    """The language model says many things: attention that starts by looking at what is alike says the same token for ever."""
+    return replace(config, language=replace(config.language, start="random"))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from packed_rows import as_if_trained
+from packed_rows import as_if_trained, with_random_start
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -119,7 +119,7 @@ def test_it_finds_what_transformers_finds(llama: tuple[LlamaForCausalLM, MMInter
 @pytest.fixture(scope="module")
 def talkative(config: ModelConfig) -> MMInterleaved:
     """A model that likes to begin pictures and to end, and is sure of itself."""
-    model = as_if_trained(build_model(config, seed=1)).eval()
+    model = as_if_trained(build_model(with_random_start(config), seed=1)).eval()
     with torch.no_grad():
         model.text_decoder.head.weight *= 4
         model.text_decoder.head.bias[config.tokens.boi] = 2.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_rows import MakeBatch
+from packed_rows import MakeBatch, with_random_start
 from safetensors.torch import load_file
 
 from kernels import build
@@ -86,7 +86,7 @@ def test_a_quiet_start_silences_attention_and_coarse_levels_only(config: ModelCo
 
 def test_a_mimetic_start_looks_at_what_is_alike_and_says_it(config: ModelConfig) -> None:
     mimetic = build_model(config, seed=0)
-    random = build_model(replace(config, language=replace(config.language, start="random")), seed=0).state_dict()
+    random = build_model(with_random_start(config), seed=0).state_dict()
     differ = {name for name, tensor in mimetic.state_dict().items() if not torch.equal(tensor, random[name])}
     assert {name.rpartition("self_attn.")[2] for name in differ} == {"q_proj.weight", "o_proj.weight", "text_decoder.head.weight"}
     attention = mimetic.mm_decoder.layers[0].self_attn
