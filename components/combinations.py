@@ -17,6 +17,8 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from _gate(params, one)
     for task in params.tasks:
         yield from _evaluation(params, task)
+    for stage in ("pretrain", *params.tasks):
+        yield from _sharing(params, stage)
     if params.data.source == "digits":  # what a folder of the user holds is known when it is read
         for stage in ("pretrain", *params.tasks):
             yield from _mixture(params, stage)
@@ -45,6 +47,14 @@ def _evaluation(params: Params, task: Task) -> Iterator[str]:
             )
     if task == "story" and params.evaluate.told_stories > (stories := asked.get("story", 0)):
         yield f"evaluate.told_stories is {params.evaluate.told_stories}, evaluate.documents.story is {stories}; set it to at most {stories}"
+
+
+def _sharing(params: Params, stage: str) -> Iterator[str]:
+    """DeepSpeed gathers parameters for a backward pass by the tensors that a module returns, and does not look into our dataclasses."""
+    training = params.training(stage)
+    if training.zero_stage == 3 and training.ranks > 1:
+        key = params.training_key(stage)
+        yield f"{key}.zero_stage is 3, with which MM-Interleaved cannot be trained on several ranks yet; set it to 2"
 
 
 def _mixture(params: Params, stage: str) -> Iterator[str]:

@@ -126,7 +126,7 @@ class TrainParams(Frozen):
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
     groups: tuple[ParameterGroup, ...] = Field((), description="parameters with values of their own; the first match counts")
     freeze: tuple[str, ...] = Field((), description="parameters whose name contains one of these are not trained")
-    zero_stage: Literal[1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what the ranks share out among them")
+    zero_stage: Literal[1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what the ranks share out; 3 not yet on several ranks")
     ranks: int = Field(2, ge=1, description="processes, one device each")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="arithmetic of the ranks, in Lightning's words")
     activation_checkpointing: bool = Field(
