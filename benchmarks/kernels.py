@@ -6,17 +6,17 @@ Where there is an NVIDIA GPU its kernels are measured too, also beside the CUDA 
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from benchmarks.record import Goal, Row, options, publish
+from benchmarks.side_by_side import in_turn, results, seconds
 from kernels.deformable_attention import Path, deformable_attention
 from kernels.deformable_attention.cpu import library
 from kernels.testing import relative_error
@@ -120,16 +120,13 @@ def measure(case: Case, paths: Sequence[Path], repetitions: int, *, goals: bool)
     checks = {path: check(case, path, "cpu") for path in paths}
     given = Inputs(case)
     programs: dict[str, Program] = {"peer": peer, **{path: ours(path) for path in paths}}
-    seconds: dict[tuple[str, bool], list[float]] = {(name, backward): [] for name in programs for backward in (False, True)}
-    for name, backward in seconds:
-        once(programs[name], given, backward)
-    for _ in range(repetitions * CALLS):
-        for (name, backward), every in seconds.items():
-            every.append(once(programs[name], given, backward))
+    kinds = [(name, backward) for name in programs for backward in (False, True)]
+    calls = [partial(seconds, programs[name], given, backward) for name, backward in kinds]
+    milliseconds = dict(zip(kinds, in_turn(calls, repetitions * CALLS), strict=True))
     rows = []
     for path in paths:
         for backward, metric in ((False, "forward"), (True, "forward+backward")):
-            own, theirs = (statistics.median(seconds[name, backward]) * 1e3 for name in (path, "peer"))
+            own, theirs = (milliseconds[name, backward] for name in (path, "peer"))
             goal = Goal(GOALS[path][backward], at_most=False)
             ratio = theirs / own
             holds = goal.holds(ratio) if goals else None
@@ -154,23 +151,6 @@ def check(case: Case, path: Path, device: str, runs: int = 2) -> str:
                     raise AssertionError(f"{path} path: not the same bits in {runs} runs")
     errors = f"{worst[torch.float32]:.1g} (fp32), {worst[torch.float64]:.1g} (fp64)"
     return f"peer's output and gradients within {errors}; same bits in {runs} runs"
-
-
-def results(program: Program, given: Inputs) -> list[Tensor]:
-    """The output and the gradients of value, location and weight."""
-    output = program(given)
-    return [output.detach(), *torch.autograd.grad(output, given.leaves, given.gradient)]
-
-
-def once(program: Program, given: Inputs, backward: bool) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    if backward:
-        results(program, given)
-    else:
-        with torch.no_grad():
-            program(given)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

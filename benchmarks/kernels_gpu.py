@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.kernels import LARGE, SMALL, Case, Inputs, Program, as_levels, check, ours, peer, results
+from benchmarks.kernels import LARGE, SMALL, Case, Inputs, Program, as_levels, check, ours, peer
 from benchmarks.record import Goal, Row
+from benchmarks.side_by_side import call, results
 from kernels.deformable_attention import deformable_attention, gpu
 from kernels.testing import TOLERANCE, relative_error
 
@@ -43,7 +44,7 @@ def measure(repetitions: int, *, quick: bool) -> list[Row]:
     times: dict[tuple[str, bool], list[float]] = {(name, backward): [] for name in programs for backward in (False, True)}
     for _ in range(repetitions * CALLS):
         for (name, backward), every in times.items():
-            every.append(timed(partial(_once, programs[name], given, backward)))
+            every.append(timed(partial(call, programs[name], given, backward)))
     for backward, metric in ((False, "forward and sum"), (True, "forward, sum and backward")):
         own = statistics.median(times["triton", backward])
         for name in [each for each in programs if each != "triton"]:
@@ -137,14 +138,6 @@ def _program(module: Any) -> Program:
         return sampled
 
     return run
-
-
-def _once(program: Program, given: Inputs, backward: bool) -> None:
-    if backward:
-        results(program, given)
-    else:
-        with torch.no_grad():
-            program(given)
 
 
 def _row(case: str, metric: str, value: float, check: str, goal: Goal | None) -> Row:

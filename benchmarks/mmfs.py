@@ -7,7 +7,6 @@ here: no sampler and no compiler can make it faster than that.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published_mmfs import published
 from benchmarks.record import Goal, Row, options, publish
+from benchmarks.side_by_side import in_turn, results, seconds
 from kernels.deformable_attention import Path
 from kernels.deformable_attention.cpu import library
 from kernels.testing import relative_error
@@ -29,6 +29,7 @@ from model.positions import cell_centres
 from model.sequence import Pairs, pairs_from_mask
 
 CORES = 2
+ROUNDS = 3  # of a repetition
 LIMITS = {torch.float32: 5e-6, torch.float64: 1e-13}
 ROUNDED = 2e-2  # what bfloat16 linear layers may differ by
 Sees = Literal["causal", "own", "all"]
@@ -194,9 +195,9 @@ def measure(wanted: Measure, paths: Sequence[Path], repetitions: int, goals: boo
     given = Inputs(wanted.case, torch.float32)
     own = [Inputs(wanted.case, torch.float32, path, bfloat16=wanted.bfloat16) for path in paths]
     run = ours(wanted.way)
-    calls = [lambda: once(peer, given, wanted.backward), *((lambda each=each: once(run, each, wanted.backward)) for each in own)]
+    calls = [lambda: seconds(peer, given, wanted.backward), *((lambda each=each: seconds(run, each, wanted.backward)) for each in own)]
     bare = Product(torch.bfloat16 if wanted.bfloat16 else torch.float32)
-    theirs, product, *taken = in_turn([calls[0], bare.once, *calls[1:]], repetitions)
+    theirs, product, *taken = in_turn([calls[0], bare.once, *calls[1:]], ROUNDS * repetitions)
     floor = product * operations(run, own[0], wanted.backward) / bare.operations
     # Without the instructions for it, bfloat16 is slower than float32: a number, but no figure that was asked for.
     asked = goals and (not wanted.bfloat16 or has_bfloat16_products())
@@ -243,40 +244,12 @@ def of_many_images(case: Case, path: Path, repetitions: int, goals: bool) -> Row
     few = replace(case, images=1)
     passed = [check(Measure(each, "", "cached", False, 0), path) for each in (few, case)][-1]
     worlds = [Inputs(each, torch.float32, path) for each in (few, case)]
-    calls = [(lambda run=run, each=each: once(run, each, False)) for run in (ours("cached"), peer) for each in worlds]
-    one, many, their_one, their_many = in_turn(calls, repetitions)
+    calls = [(lambda run=run, each=each: seconds(run, each, False)) for run in (ours("cached"), peer) for each in worlds]
+    one, many, their_one, their_many = in_turn(calls, ROUNDS * repetitions)
     goal, ratio, theirs = Goal(MOST), many / one, their_many / their_one
     name = f"{case.queries} queries see one of {case.images} images, {path} path"
     holds = goal.holds(ratio) if goals else None
     return Row(name, "cost beside one image in the row", ratio, "x", passed, str(goal) if goals else "", holds, theirs, ratio / theirs)
-
-
-def in_turn(calls: Sequence[Callable[[], float]], repetitions: int) -> list[float]:
-    """Median milliseconds of each program, called in turn; the first call of each does not count."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for repetition in range(3 * repetitions + 1):
-        for every, call in zip(seconds, calls, strict=True):
-            taken = call()
-            if repetition:
-                every.append(taken)
-    return [statistics.median(every) * 1e3 for every in seconds]
-
-
-def once(program: Program, given: Inputs, backward: bool) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    if backward:
-        results(program, given)
-    else:
-        with torch.no_grad():
-            program(given)
-    return time.perf_counter() - started
-
-
-def results(program: Program, given: Inputs) -> list[Tensor]:
-    """The output and the gradients of query, features and every parameter."""
-    output = program(given)
-    return [output.detach(), *torch.autograd.grad(output, given.leaves, given.gradient)]
 
 
 def check(wanted: Measure, path: Path) -> str:
