@@ -44,7 +44,7 @@ def check_trainable(params: Params, config: ModelConfig) -> None:
     """Raises ConfigError where a stage would learn pictures in the latents of an autoencoder that nobody has trained."""
     if config.image_decoder.autoencoder.kind == "pixel":
         return
-    for stage in ("pretrain", *params.tasks):
+    for stage in params.training_stages:
         key = params.training_key(stage)
         own = params.training(stage).image_loss_weight
         if own or (own is None and params.model.image_loss_weight):

@@ -17,10 +17,10 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from _gate(params, one)
     for task in params.tasks:
         yield from _evaluation(params, task)
-    for stage in ("pretrain", *params.tasks):
+    for stage in params.training_stages:
         yield from _sharing(params, stage)
     if params.data.source == "digits":  # what a folder of the user holds is known when it is read
-        for stage in ("pretrain", *params.tasks):
+        for stage in params.training_stages:
             yield from _mixture(params, stage)
 
 

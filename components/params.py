@@ -228,6 +228,11 @@ class Params(Frozen):
             raise ValueError("; ".join(found))
         return self
 
+    @property
+    def training_stages(self) -> tuple[str, ...]:
+        """What is trained: `pretrain`, then each task."""
+        return ("pretrain", *self.tasks)
+
     @staticmethod
     def training_key(stage: str) -> str:
         """Where the training values of `pretrain` or of a task stand."""

@@ -41,7 +41,7 @@ def _check_model(params: Params) -> None:
     except ConfigError as error:
         raise ParamsError(f"model: {error}") from None
     limit = config.shape.max_row_tokens
-    for stage in ("pretrain", *params.tasks):
+    for stage in params.training_stages:
         key = params.training_key(stage)
         if (asked := params.training(stage).row_tokens) > limit:
             raise ParamsError(f"{key}.row_tokens is {asked}, preset {params.model.preset} has {limit} positions; set it to at most {limit}")

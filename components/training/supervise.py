@@ -86,7 +86,7 @@ def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:
     """What `freeze` and `groups` look for in parameter names, by key. Pretraining takes those of the tasks with it: their model has the
     same names, and a misspelt one is better named before hours of training than after."""
     patterns: dict[str, tuple[str, ...]] = {}
-    for name in ("pretrain", *params.tasks) if stage == "pretrain" else (stage,):
+    for name in params.training_stages if stage == "pretrain" else (stage,):
         key, training = params.training_key(name), params.training(name)
         patterns |= {f"{key}.freeze": training.freeze, f"{key}.groups": tuple(group.match for group in training.groups)}
     return patterns
