@@ -17,8 +17,10 @@ from components.combinations import contradictions
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
-Kind = Literal["caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose"]
-KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
+Kind = Literal[
+    "caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose", "matched", "interleaved", "dialogue", "text"
+]
+COMPOSED_KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
 EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PARAMS_FILE = "params.yaml"
@@ -34,13 +36,25 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
+class CorpusParams(Frozen):
+    """One corpus in its published form; docs/corpora.md lists the formats."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]{1,40}$", description="what its documents, shards and mixture weight are called")
+    format: str = Field(description="how its files are read; the names stand in components/data/sources/formats.py")
+    split: Literal["train", "evaluation"] = Field("train", description="what its documents are for")
+    licence: str = Field("unknown", description="what allows its use, for the documents that do not say it themselves")
+    options: dict[str, str | int | float | bool] = Field({}, description="what only this format knows; its Options class explains them")
+
+
 class DataParams(Frozen):
     """What the corpus is and how it becomes packed rows."""
 
-    source: Literal["digits", "folder"] = Field(
-        "digits", description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl"
+    source: Literal["digits", "folder", "corpora"] = Field(
+        "digits",
+        description="`digits`: the built-in corpus; `folder`: the user's own images and documents.jsonl; `corpora`: those of data.corpora",
     )
     path: str | None = Field(None, description="the user's folder, only with source `folder`; set by `mmfs run --data PATH`")
+    corpora: tuple[CorpusParams, ...] = Field((), description="the corpora to prepare, only with source `corpora`")
     documents: dict[Kind, NonNegativeInt] = Field(description="training documents composed per kind (built-in corpus)")
     evaluation_documents: dict[Kind, NonNegativeInt] = Field(description="held-out documents composed per kind (built-in corpus)")
     held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
@@ -52,11 +66,18 @@ class DataParams(Frozen):
     window_documents: int = Field(1024, ge=1, description="documents that are packed together, per source")
     max_quarantine_rate: float = Field(0.01, ge=0, le=1, description="share of unusable documents above which `prepare` fails")
     max_image_pixels: int = Field(50_000_000, ge=1, description="a larger picture is quarantined, pixels")
+    max_text_bytes: int = Field(1_000_000, ge=1, description="a document with a longer text is quarantined, bytes of UTF-8")
+    max_document_images: int = Field(1000, ge=1, description="a document with more images is quarantined")
 
     @model_validator(mode="after")
-    def _path_goes_with_folder(self) -> Self:
+    def _input_goes_with_source(self) -> Self:
         if (self.source == "folder") != (self.path is not None):
             raise ValueError("data.path is set exactly when data.source is `folder`")
+        if (self.source == "corpora") != bool(self.corpora):
+            raise ValueError("data.corpora is set exactly when data.source is `corpora`")
+        names = [corpus.name for corpus in self.corpora]
+        if len(set(names)) < len(names):
+            raise ValueError("two of data.corpora have the same name")
         return self
 
 

@@ -17,9 +17,10 @@ from components.data.index import METRICS_FILE, QUARANTINE_FILE, Row, write_inde
 from components.data.pictures import encode_png
 from components.data.shards import ShardWriter
 from components.data.sources.digits import compose, load_scans
-from components.data.sources.folder import Accepted, Rejected, read_folder
+from components.data.sources.formats import open_source
+from components.data.sources.source import Accepted, Limits, Rejected
 from components.data.tokenizer import Tokenizer, fit
-from components.params import DataParams, Params
+from components.params import CorpusParams, DataParams, Params
 from components.results import PrepareResult
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext, stage_main
@@ -38,8 +39,12 @@ def run(params: Params, paths: Paths, context: StageContext) -> PrepareResult:
 
 def samples(data: DataParams, seed: int, folder: Path) -> Iterator[Accepted | Rejected]:
     """Documents of the configured source below data/input, in the order in which they are stored."""
-    if data.source == "folder":
-        yield from read_folder(folder / "folder", data.max_image_pixels)
+    if data.source != "digits":
+        limits = Limits(data.max_image_pixels, data.max_text_bytes, data.max_document_images)
+        for corpus in data.corpora or (CorpusParams(name="folder", format="documents"),):
+            source = open_source(corpus, folder / corpus.name, limits)
+            for unit in source.units():
+                yield from source.documents(unit)
         return
     scans, labels = load_scans(folder / "digits")
     for split in SPLITS:

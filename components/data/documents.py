@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, Self
 
@@ -16,6 +17,7 @@ from components.run.failures import FailureClass, StageError
 
 Split = Literal["train", "evaluation"]
 SPLITS: tuple[Split, ...] = ("train", "evaluation")
+MAX_LINE_BYTES = 10_000_000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _REQUIRED_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "caption": {"references": list},
@@ -40,12 +42,18 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Fact = str | int | float | bool
+Facts = dict[str, Fact]
+"""Values by name, as the corpus states them; docs/corpora.md lists the names that filters know."""
+
+
 class TextItem(_Frozen):
     """A piece of text."""
 
     type: Literal["text"] = "text"
     text: str = Field(min_length=1)
     loss: bool = Field(True, description="whether its tokens are trained on")
+    facts: Facts = Field({}, description="what is known of the text")
 
 
 class ImageItem(_Frozen):
@@ -56,6 +64,7 @@ class ImageItem(_Frozen):
     path: str
     loss: bool = Field(True, description="whether the picture is trained on as something to generate")
     sha256: str | None = Field(None, description="digest of the encoded file, hexadecimal")
+    facts: Facts = Field({}, description="what is known of the picture: `similarity`, `aesthetic`, `nsfw`, `url`, ...")
 
     @field_validator("path")
     @classmethod
@@ -80,6 +89,7 @@ class Document(_Frozen):
     items: tuple[Item, ...] = Field(min_length=1)
     prompt_items: int = Field(0, ge=0, description="leading items given at evaluation")
     fields: dict[str, Any] = Field(default_factory=dict, description="what scoring needs, by kind; see docs/data.md")
+    facts: Facts = Field({}, description="what is known of the whole: `language`, `nsfw`, `alignment`, ...")
 
     @field_validator("id")
     @classmethod
@@ -123,14 +133,33 @@ class LoadedDocument:
 
 def parse_document(line: str) -> Document:
     """Read one JSON line. Raises DocumentError for broken JSON, NaN, unknown, missing or unusable fields."""
+    return document_from(parse_object(line.encode("utf-8", "surrogatepass")))
+
+
+def document_from(values: Mapping[str, Any]) -> Document:
+    """The document of these values. Raises DocumentError naming the first unknown, missing or unusable field."""
     try:
-        return Document.model_validate(json.loads(line, parse_constant=_reject_constant))
+        return Document.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise DocumentError(f"{place}: {problem['msg']}".removeprefix(": ")) from None
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """One JSON object in UTF-8. Raises DocumentError for anything else: NaN, infinities, Python's single quotes, endless nesting."""
+    if len(data) > MAX_LINE_BYTES:
+        raise DocumentError(f"longer than {MAX_LINE_BYTES} bytes")
+    try:
+        values = json.loads(data.decode("utf-8"), parse_constant=_reject_constant)
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"not UTF-8: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"not JSON: {error}") from None
+        hint = "; JSON has double quotes, this looks like a Python dictionary" if data.lstrip().startswith(b"{'") else ""
+        raise DocumentError(f"not JSON: {error}{hint}") from None
+    if not isinstance(values, dict):
+        raise DocumentError(f"not a JSON object but {type(values).__name__}")
+    return values
 
 
 def _reject_constant(name: str) -> NoReturn:

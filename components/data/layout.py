@@ -13,7 +13,7 @@ from components.data.transforms import square
 from components.params import Kind
 from model.config import ModelShape
 
-SWAPPED_KINDS: frozenset[Kind] = frozenset({"caption", "multi"})
+SWAPPED_KINDS: frozenset[Kind] = frozenset({"caption", "multi", "matched"})
 """Kinds in which a picture stands before or after its sentence by a keyed coin in training."""
 
 

@@ -13,9 +13,9 @@ from components.data.boxes import text_to_box
 from components.data.documents import CorpusError, Document, TextItem, parse_document
 from components.data.sources.digits import compose, drawn, export_digits, load_scans, split_scans
 from components.data.sources.ink import COLOURS, labels_from_map, labels_from_picture
-from components.params import KINDS, DataParams
+from components.params import COMPOSED_KINDS, DataParams
 
-COUNTS = dict.fromkeys(KINDS, 24)
+COUNTS = dict.fromkeys(COMPOSED_KINDS, 24)
 DATA = DataParams(documents=COUNTS, evaluation_documents=COUNTS)
 Composed = list[tuple[Document, list[np.ndarray]]]
 
@@ -86,8 +86,8 @@ def test_no_scan_is_in_both_splits(scans: tuple[np.ndarray, np.ndarray], train: 
 def test_documents_are_whole_and_composing_again_gives_them_again(
     scans: tuple[np.ndarray, np.ndarray], train: Composed, held_out: Composed
 ) -> None:
-    assert {document.kind for document, _ in train} == set(KINDS)
-    fewer = DataParams(documents=dict.fromkeys(KINDS, 3), evaluation_documents=COUNTS)
+    assert {document.kind for document, _ in train} == set(COMPOSED_KINDS)
+    fewer = DataParams(documents=dict.fromkeys(COMPOSED_KINDS, 3), evaluation_documents=COUNTS)
     by_id = {document.id: (document, pictures) for document, pictures in train}
     for document, pictures in compose(fewer, 0, *scans, "train"):
         assert document == by_id[document.id][0]

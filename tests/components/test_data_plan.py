@@ -13,7 +13,7 @@ from components.data.keyed import generator
 from components.data.mixture import BLOCK, Mixture
 from components.data.packing import pack
 from components.data.plan import Anchor, SourcePlan
-from components.params import KINDS
+from components.params import COMPOSED_KINDS
 
 
 @given(st.lists(st.integers(1, 64), max_size=200))
@@ -40,7 +40,7 @@ def test_a_document_longer_than_a_row_is_an_error() -> None:
         pack([3, 65], 64)
 
 
-@given(st.dictionaries(st.sampled_from(KINDS), st.floats(0.01, 10), min_size=1), st.integers(0, 3 * BLOCK), st.integers(0, 9))
+@given(st.dictionaries(st.sampled_from(COMPOSED_KINDS), st.floats(0.01, 10), min_size=1), st.integers(0, 3 * BLOCK), st.integers(0, 9))
 @settings(max_examples=30)
 def test_a_draw_knows_how_many_of_its_kind_came_before(weights: dict, number: int, seed: int) -> None:
     mixture = Mixture(weights, seed)

@@ -22,13 +22,13 @@ from components.data.sources.digits import compose, export_digits, load_scans
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer, fit
 from components.data.transforms import square
-from components.params import KINDS, DataParams, TrainParams
+from components.params import COMPOSED_KINDS, DataParams, TrainParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
 from model.presets import preset
 
-TRAIN = TrainParams(steps=20, rows_per_step=8, row_tokens=256, mixture=dict.fromkeys(KINDS, 1.0), learning_rate=1e-3)
-COUNTS = dict.fromkeys(KINDS, 60)
+TRAIN = TrainParams(steps=20, rows_per_step=8, row_tokens=256, mixture=dict.fromkeys(COMPOSED_KINDS, 1.0), learning_rate=1e-3)
+COUNTS = dict.fromkeys(COMPOSED_KINDS, 60)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("digits", "shards", "index"):
         (root / name).mkdir()
     export_digits(root / "digits")
-    data = DataParams(documents=COUNTS, evaluation_documents=dict.fromkeys(KINDS, 4))
+    data = DataParams(documents=COUNTS, evaluation_documents=dict.fromkeys(COMPOSED_KINDS, 4))
     scans = load_scans(root / "digits")
     rows, texts = [], []
     with ShardWriter(root / "shards", 25) as writer:

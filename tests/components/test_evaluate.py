@@ -23,7 +23,7 @@ from components.evaluation.estimates import Estimate, read_metrics
 from components.evaluation.illustration import read_illustrations
 from components.evaluation.manifest import Manifest
 from components.launch.warm import warm_ranks
-from components.params import KINDS, TASKS, Params, load
+from components.params import COMPOSED_KINDS, TASKS, Params, load
 from components.run.events import EventWriter, read_events
 from components.run.failures import StageError
 from components.run.main import StageContext
@@ -56,7 +56,7 @@ def params() -> Params:
     values = load(ROOT / "params.yaml").model_dump(mode="json")
     values["evaluate"] |= {"documents": COUNTS, "batch_documents": 3, "bootstrap": 100, "frames_per_story": 2, "told_stories": 2}
     values["evaluate"]["sampling"] |= {"steps": 2, "max_new_tokens": 6, "max_pictures": 2}
-    values["data"] |= {"documents": dict.fromkeys(KINDS, 12), "evaluation_documents": dict.fromkeys(KINDS, 6)}
+    values["data"] |= {"documents": dict.fromkeys(COMPOSED_KINDS, 12), "evaluation_documents": dict.fromkeys(COMPOSED_KINDS, 6)}
     return Params.model_validate(values)
 
 

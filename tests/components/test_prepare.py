@@ -21,8 +21,9 @@ from components import prepare
 from components.data.index import Index
 from components.data.pictures import encode_png
 from components.data.sources.digits import export_digits
-from components.data.sources.folder import Rejected, read_folder
-from components.params import KINDS, DataParams, Params, load
+from components.data.sources.folder import FolderSource
+from components.data.sources.source import Limits, Rejected
+from components.params import COMPOSED_KINDS, CorpusParams, DataParams, Params, load
 from components.results import PrepareResult
 from components.run.events import EventWriter
 from components.run.failures import FailureClass, StageError
@@ -49,7 +50,8 @@ def tree(folder: Path) -> dict[str, str]:
 
 def small(**changes: Any) -> DataParams:
     return DataParams(
-        **{"documents": dict.fromkeys(KINDS, 5), "evaluation_documents": dict.fromkeys(KINDS, 2), "shard_documents": 2} | changes
+        **{"documents": dict.fromkeys(COMPOSED_KINDS, 5), "evaluation_documents": dict.fromkeys(COMPOSED_KINDS, 2), "shard_documents": 2}
+        | changes
     )
 
 
@@ -60,7 +62,7 @@ def test_the_same_input_gives_the_same_bytes_also_after_a_kill(tmp_path: Path) -
         leftover.parent.mkdir(parents=True)
         leftover.write_bytes(name.encode())
         result = run_prepare(tmp_path / name, small())
-        assert result.documents == 7 * len(KINDS)
+        assert result.documents == 7 * len(COMPOSED_KINDS)
         assert result.quarantined == 0
     assert tree(tmp_path / "one/outputs") == tree(tmp_path / "two words/outputs")
 
@@ -69,7 +71,9 @@ def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_p
     export_digits(tmp_path / "data/input/digits")
     run_prepare(tmp_path, small())
     index = Index(tmp_path / "outputs/index")
-    assert {"train", "evaluation"} == {row.split for kind in KINDS for split in ("train", "evaluation") for row in index.rows(split, kind)}
+    assert {"train", "evaluation"} == {
+        row.split for kind in COMPOSED_KINDS for split in ("train", "evaluation") for row in index.rows(split, kind)
+    }
     story = index.rows("train", "story")[3]
     assert story.shard == "train-story-00001.tar"
     with tarfile.open(tmp_path / "outputs/shards" / story.shard) as tar:
@@ -84,7 +88,7 @@ def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_p
         data = (tmp_path / "outputs/shards" / name).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest(), hashlib.md5(data).hexdigest()) == (shard.size, shard.sha256, shard.md5)
     metrics = json.loads((tmp_path / "outputs/index/metrics.json").read_text())
-    assert metrics["train_documents"] == 5 * len(KINDS)
+    assert metrics["train_documents"] == 5 * len(COMPOSED_KINDS)
 
 
 def test_missing_scans_are_bad_data_with_a_fix(tmp_path: Path) -> None:
@@ -154,7 +158,8 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_every_hostile_document_is_quarantined_with_its_reason(hostile: Path) -> None:
-    samples = list(read_folder(hostile, 1_000_000))
+    source = FolderSource(CorpusParams(name="folder", format="documents"), hostile, Limits(1_000_000, 1_000_000, 100))
+    samples = list(source.documents(source.units()[0]))
     reasons = {one.where: one.reason for one in samples if isinstance(one, Rejected)}
     assert len(samples) - len(reasons) == 1
     expected = (
@@ -185,5 +190,5 @@ def test_the_example_folder_is_accepted_whole(tmp_path: Path) -> None:
     result = run_prepare(tmp_path, small(source="folder", path=str(EXAMPLE)))
     assert result.quarantined == 0
     index = Index(tmp_path / "outputs/index")
-    assert set(index.kinds("train")) == set(KINDS)
+    assert set(index.kinds("train")) == set(COMPOSED_KINDS)
     assert result.documents == len((EXAMPLE / "documents.jsonl").read_text().splitlines())

@@ -19,7 +19,7 @@ from components.data.sources.ink import Press
 from components.data.sources.kinds import Compose, Draft, caption, decompose, multi, question, referring, segmentation
 from components.data.sources.stock import Stock
 from components.data.sources.tales import story, style
-from components.params import KINDS, DataParams, Kind
+from components.params import COMPOSED_KINDS, DataParams, Kind
 
 LICENCE = "CC-BY-4.0"
 _COMPOSERS: dict[Kind, Compose] = {
@@ -85,7 +85,7 @@ def compose(
     press = Press(scans, data.image_px, generator(seed, "noise", split))
     stock = Stock(labels, split_scans(labels, data.held_out_fraction, seed)[split], press)
     counts = data.documents if split == "train" else data.evaluation_documents
-    for kind in KINDS:
+    for kind in COMPOSED_KINDS:
         for number in range(counts.get(kind, 0)):
             draft = Draft(f"{split}-{kind}-{number:06d}")
             _COMPOSERS[kind](draft, stock, generator(seed, "compose", split, kind, number), split)
