@@ -45,7 +45,9 @@ class WarcSource:
         try:
             path = path_inside(self._folder, unit.name)
             with path.open("rb") as archive, path.open("rb") as beside:
-                pictures = dict(_pictures(archive))
+                records, pictures = _survey(archive)
+                if not records:
+                    raise DocumentError("no WARC record in it")
                 archive.seek(0)
 
                 def fetch(address: str) -> bytes | None:
@@ -83,14 +85,14 @@ class WarcSource:
             yield from assemble(self._corpus, where, where, parts, self._limits, facts)
 
 
-def _pictures(archive: BinaryIO) -> Iterator[tuple[str, int]]:
-    """Address and offset of each crawled picture."""
+def _survey(archive: BinaryIO) -> tuple[int, dict[str, int]]:
+    """How many records there are, and the offset of each crawled picture by its address."""
+    number, pictures = 0, {}
     records = ArchiveIterator(archive)
-    for record in records:
+    for number, record in enumerate(records, 1):
         if _is_response(record, ("image/",)) and record.http_headers.get_statuscode() == "200":
-            address = record.rec_headers.get_header("WARC-Target-URI")
-            if address:
-                yield address, records.get_record_offset()
+            pictures[record.rec_headers.get_header("WARC-Target-URI") or ""] = records.get_record_offset()
+    return number, pictures
 
 
 def _is_response(record: ArcWarcRecord, types: Sequence[str]) -> bool:
