@@ -87,12 +87,14 @@ class WarcSource:
 
 def _survey(archive: BinaryIO) -> tuple[int, dict[str, int]]:
     """How many records there are, and the offset of each crawled picture by its address."""
-    number, pictures = 0, {}
+    count = 0
+    pictures: dict[str, int] = {}
     records = ArchiveIterator(archive)
-    for number, record in enumerate(records, 1):
+    for record in records:
+        count += record.format == "warc"  # what is neither is taken for a record of the older ARC
         if _is_response(record, ("image/",)) and record.http_headers.get_statuscode() == "200":
             pictures[record.rec_headers.get_header("WARC-Target-URI") or ""] = records.get_record_offset()
-    return number, pictures
+    return count, pictures
 
 
 def _is_response(record: ArcWarcRecord, types: Sequence[str]) -> bool:
