@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
 from components.data.documents import DocumentError, Facts
@@ -57,12 +56,15 @@ class WarcSource:
                 yield from self._pages(archive, unit.name, fetch)
         except DocumentError as error:
             yield Rejected(unit.name, str(error))
-        except (ArchiveLoadFailed, OSError, ValueError, EOFError, RecursionError) as error:
+        except Exception as error:  # a broken archive makes the library raise whatever its fields run into
             yield Rejected(unit.name, f"the archive is unreadable from here on: {type(error).__name__}: {error}")
 
     def _pages(self, archive: BinaryIO, name: str, fetch: Callable[[str], bytes | None]) -> Iterator[Accepted | Rejected]:
         records = ArchiveIterator(archive)
         for record in records:
+            if record.rec_type == "response" and not _has_type(record):
+                yield Rejected(f"{name}:{records.get_record_offset()}", "a response without an HTTP head that says what it is")
+                continue
             if not _is_response(record, _HTML):
                 continue
             address = record.rec_headers.get_header("WARC-Target-URI") or ""
@@ -101,6 +103,10 @@ def _is_response(record: ArcWarcRecord, types: Sequence[str]) -> bool:
     if record.rec_type not in ("response", "resource") or record.http_headers is None:
         return False
     return (record.http_headers.get_header("Content-Type") or "").strip().lower().startswith(tuple(types))
+
+
+def _has_type(record: ArcWarcRecord) -> bool:
+    return record.http_headers is not None and "/" in (record.http_headers.get_header("Content-Type") or "")
 
 
 def _payload_at(archive: BinaryIO, offset: int) -> bytes | None:
