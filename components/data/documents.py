@@ -146,10 +146,10 @@ def document_from(values: Mapping[str, Any]) -> Document:
         raise DocumentError(f"{place}: {problem['msg']}".removeprefix(": ")) from None
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_object(data: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
     """One JSON object in UTF-8. Raises DocumentError for anything else: NaN, infinities, Python's single quotes, endless nesting."""
-    if len(data) > MAX_LINE_BYTES:
-        raise DocumentError(f"longer than {MAX_LINE_BYTES} bytes")
+    if len(data) > max_bytes:
+        raise DocumentError(f"longer than {max_bytes} bytes")
     try:
         values = json.loads(data.decode("utf-8"), parse_constant=_reject_constant)
     except UnicodeDecodeError as error:

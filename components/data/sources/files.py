@@ -13,21 +13,27 @@ from components.data.sources.source import Rejected
 _MAX_BYTES_PER_PIXEL = 8
 
 
-def read_inside(folder: Path, name: str, max_bytes: int) -> bytes:
-    """Bytes of the regular file `name` below `folder`. Raises DocumentError for a path or a link that leads out, or for a larger file."""
+def path_inside(folder: Path, name: str) -> Path:
+    """The regular file `name` below `folder`. Raises DocumentError for a path or a link that leads out, and for what is no file."""
     root = folder.resolve()
     try:
         path = (root / name).resolve(strict=True)
-        status = path.stat()
+        mode = path.stat().st_mode
     except (OSError, RuntimeError, ValueError) as error:
         raise DocumentError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if not path.is_relative_to(root):
         raise DocumentError(f"{name} leads out of the folder")
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(mode):
         raise DocumentError(f"{name} is no regular file")
-    if status.st_size > max_bytes:
-        raise DocumentError(f"{name} has {status.st_size} bytes, more than {max_bytes}")
+    return path
+
+
+def read_inside(folder: Path, name: str, max_bytes: int) -> bytes:
+    """Bytes of the file that `path_inside` finds. Raises DocumentError, also for a larger file."""
+    path = path_inside(folder, name)
     try:
+        if (size := path.stat().st_size) > max_bytes:
+            raise DocumentError(f"{name} has {size} bytes, more than {max_bytes}")
         return path.read_bytes()
     except OSError as error:
         raise DocumentError(f"{name} cannot be read: {error.strerror}") from None

@@ -11,6 +11,10 @@ from components.params import CorpusParams
 
 FORMATS: dict[str, str] = {
     "documents": "components.data.sources.folder:FolderSource",
+    "git": "components.data.sources.git_repository:GitSource",
+    "html": "components.data.sources.saved_pages:HtmlSource",
+    "pdf": "components.data.sources.pdf:PdfSource",
+    "warc": "components.data.sources.warc:WarcSource",
 }
 """Format to `module:class`, in alphabetical order."""
 
