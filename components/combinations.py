@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from components.kinds import KINDS
 from components.metrics import METRICS, kinds_of, metrics_of
+from components.mixing import is_drawn
 
 if TYPE_CHECKING:
     from components.params import GateRule, Params, Task
@@ -19,9 +21,8 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from _evaluation(params, task)
     for stage in params.training_stages:
         yield from _sharing(params, stage)
-    if params.data.source == "digits":  # what a folder of the user holds is known when it is read
-        for stage in params.training_stages:
-            yield from _mixture(params, stage)
+    for stage in params.training_stages:
+        yield from _mixture(params, stage)
 
 
 def _gate(params: Params, task: Task) -> Iterator[str]:
@@ -58,7 +59,28 @@ def _sharing(params: Params, stage: str) -> Iterator[str]:
 
 
 def _mixture(params: Params, stage: str) -> Iterator[str]:
+    """Names that nothing prepared can have. What a folder of the user holds is known when it is read."""
+    known = _names(params)
+    if known is None:
+        return
     key = params.training_key(stage)
-    for kind, weight in params.training(stage).mixture.items():
-        if weight > 0 and not params.data.documents.get(kind, 0):
-            yield f"{key}.mixture.{kind} is {weight:g} and data.documents.{kind} is 0; raise the second or set {key}.mixture.{kind}=0"
+    for name, weight in params.training(stage).mixture.items():
+        told = f"{key}.mixture.{name} is {weight:g}" if isinstance(weight, float) else f"{key}.mixture.{name} is above 0"
+        if not is_drawn(weight) or name in known:
+            continue
+        if params.data.source == "digits" and (kind := name.removeprefix("digits/")) in params.data.documents:
+            yield f"{told} and data.documents.{kind} is 0; raise the second or set {key}.mixture.{name}=0"
+        else:
+            yield f"{told}, and there are no documents of that name; there are {', '.join(sorted(known))}"
+
+
+def _names(params: Params) -> set[str] | None:
+    """What a mixture can name, by what is configured; None where only the input can tell."""
+    if params.data.source == "digits":
+        kinds = {kind for kind, count in params.data.documents.items() if count}
+        return kinds | {"digits"} | {f"digits/{kind}" for kind in kinds}
+    corpora = params.data.corpora
+    if not corpora or any(corpus.format == "documents" for corpus in corpora):  # whose documents name their source themselves
+        return None
+    names = {corpus.name for corpus in corpora if corpus.split == "train"}
+    return names | set(KINDS) | {f"{name}/{kind}" for name in names for kind in KINDS}

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from components.combinations import contradictions
+from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
+from components.kinds import Kind as Kind
+from components.mixing import Weight as Weight
+from components.mixing import is_drawn
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
-Kind = Literal[
-    "caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose", "matched", "interleaved", "dialogue", "text"
-]
-COMPOSED_KINDS: tuple[Kind, ...] = ("caption", "multi", "question", "referring", "segmentation", "story", "style", "decompose")
 EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
+Packing = Literal["best_fit", "concatenate_split"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PARAMS_FILE = "params.yaml"
 
@@ -63,7 +64,7 @@ class DataParams(Frozen):
         512, ge=300, description="entries of the byte-level BPE tokenizer fitted on the training texts, before the added tokens"
     )
     shard_documents: int = Field(512, ge=1, description="documents per shard")
-    window_documents: int = Field(1024, ge=1, description="documents that are packed together, per source")
+    window_documents: int = Field(1024, ge=1, le=65_536, description="documents that are packed together, per source")
     max_quarantine_rate: float = Field(0.01, ge=0, le=1, description="share of unusable documents above which `prepare` fails")
     max_image_pixels: int = Field(50_000_000, ge=1, description="a larger picture is quarantined, pixels")
     max_text_bytes: int = Field(1_000_000, ge=1, description="a document with a longer text is quarantined, bytes of UTF-8")
@@ -130,6 +131,21 @@ class ParameterGroup(Frozen):
     weight_decay: float | None = Field(None, ge=0, description="the stage's where absent")
 
 
+class FewShotParams(Frozen):
+    """Documents that are merged into one sequence, without </s> and <s> between them, so that later ones attend to earlier ones."""
+
+    probability: float = Field(0.0, ge=0, le=1, description="share of the documents of these kinds that is merged; 0.25 in the release")
+    min: int = Field(2, ge=2, description="documents of a merged sequence at least; 2 in the release")
+    max: int = Field(8, ge=2, description="documents of a merged sequence at most; 8 in the release")
+    kinds: tuple[Kind, ...] = Field(("caption",), description="kinds of documents that are merged: in the release pairs")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must be at most max ({self.max})")
+        return self
+
+
 class TrainParams(Frozen):
     """One training stage: batch, optimizer, schedule, parallelism."""
 
@@ -137,7 +153,22 @@ class TrainParams(Frozen):
     rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
     row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimizer step and rank")
-    mixture: dict[Kind, NonNegativeFloat] = Field(description="relative weight of each kind; a row holds one kind")
+    mixture: dict[str, Weight] = Field(
+        description="relative weight of the rows of each name: a kind (`question`), a corpus (`mmc4`) or CORPUS/KIND. A number, or its "
+        "course over training, `[[step, weight], ...]` with straight lines between. In the paper MMC4 weighs twice as much as each corpus "
+        "of pairs (section 3.2)"
+    )
+    packing: Packing = Field(
+        "best_fit", description="how documents become rows: none cut that fits a row, or joined and cut at the end of a row as in the paper"
+    )
+    rows_of: Literal["source", "any"] = Field(
+        "source", description="a row holds documents of one name of the mixture, or of any; weights then count documents instead of rows"
+    )
+    max_images_per_row: dict[str, PositiveInt] = Field(
+        {},
+        description="images of a row at most, by name of the mixture; no limit where absent (30 for pairs and 15 for MMC4 in the release)",
+    )
+    few_shot: FewShotParams = FewShotParams()
     learning_rate: float = Field(gt=0, description="peak of the cosine schedule")
     final_learning_rate_factor: float = Field(0.0, ge=0, le=1, description="the cosine ends at this share of the learning rate")
     warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from 0")
@@ -166,8 +197,12 @@ class TrainParams(Frozen):
             )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
-        if not any(weight > 0 for weight in self.mixture.values()):
-            raise ValueError("mixture needs one kind with a positive weight")
+        if not any(map(is_drawn, self.mixture.values())):
+            raise ValueError("mixture needs one name with a positive weight")
+        if strangers := sorted(set(self.max_images_per_row) - set(self.mixture)):
+            raise ValueError(f"max_images_per_row.{strangers[0]}: the mixture has no such name; it has {', '.join(sorted(self.mixture))}")
+        if self.rows_of == "any" and (courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]):
+            raise ValueError(f"mixture.{courses[0]} is a course in steps, and with rows_of `any` weights count documents; give a number")
         return self
 
 

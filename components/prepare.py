@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from components.data.documents import SPLITS, CorpusError
+from components.data.documents import SPLITS, CorpusError, ImageItem
 from components.data.index import METRICS_FILE, QUARANTINE_FILE, Row, write_index
 from components.data.pictures import encode_png
+from components.data.row import IMAGE
 from components.data.shards import ShardWriter
 from components.data.sources.digits import compose, load_scans
 from components.data.sources.formats import open_source
@@ -80,6 +81,8 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
                     tokens=0,
                     images=tuple(sample.sizes),
                     trained_images=trained,
+                    items=tuple(IMAGE if isinstance(item, ImageItem) else 0 for item in document.items),
+                    given=tuple(number for number, item in enumerate(document.items) if not item.loss),
                 )
             )
             texts.append(document.texts)
@@ -114,7 +117,12 @@ def _check(rows: list[Row], rejected: list[Rejected], data: DataParams) -> None:
 def _count_tokens(rows: list[Row], texts: list[tuple[str, ...]], tokenizer: Tokenizer) -> list[Row]:
     distinct = list({text: None for own in texts for text in own})
     lengths = dict(zip(distinct, tokenizer.lengths(distinct), strict=True))
-    return [replace(row, tokens=sum(lengths[text] for text in own)) for row, own in zip(rows, texts, strict=True)]
+    counted = []
+    for row, own in zip(rows, texts, strict=True):
+        numbers = [lengths[text] for text in own]
+        left = iter(numbers)
+        counted.append(replace(row, tokens=sum(numbers), items=tuple(IMAGE if one == IMAGE else next(left) for one in row.items)))
+    return counted
 
 
 def _metrics(rows: list[Row], rejected: list[Rejected]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from components.data.keyed import generator
-from components.data.layout import SWAPPED_KINDS, Columns, Encoded, Piece, lay_out, swap
+from components.data.layout import SWAPPED_KINDS, Columns, Encoded, Piece, between, lay_out, swap
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float
 from model.batch import InterleavedBatch
@@ -18,10 +18,16 @@ from model.config import ModelShape
 
 @dataclass(frozen=True)
 class Sample:
-    """An encoded document in one epoch of its source."""
+    """An encoded document in one epoch of its source, or the part of it from `begin` to `end` (tokens of its content, None is its end).
+
+    `joined`: it goes on in the sequence of the sample before it, which then has no </s>, nor this one an <s>.
+    """
 
     encoded: Encoded
     epoch: int
+    begin: int = 0
+    end: int | None = None
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,10 @@ class Collator:
         image_row, image_column, image_loss = [], [], []
         draws: list[tuple[float, bool, np.ndarray]] = []
         for row, samples in enumerate(rows):
-            start = 0
-            for number, sample in enumerate(samples, 1):
-                columns = self._columns(sample)
+            start = number = 0
+            for sample, following in zip(samples, [*samples[1:], None], strict=True):
+                columns = self._columns(sample, following is not None and following.joined)
+                number += not sample.joined
                 end = start + len(columns.ids)
                 ids[row, start:end], trained[row, start:end], documents[row, start:end] = columns.ids, columns.trained, number
                 for image, column, loss in columns.images:
@@ -75,12 +82,17 @@ class Collator:
             ),
         )
 
-    def _columns(self, sample: Sample) -> Columns:
-        encoded = sample.encoded
+    def _columns(self, sample: Sample, goes_on: bool) -> Columns:
+        """`goes_on`: the next sample belongs to the same sequence."""
+        encoded, visual = sample.encoded, self.shape.num_visual_tokens
         pieces: Sequence[Piece] = encoded.pieces
+        total = sum(piece.size(visual) for piece in pieces)
+        end = total if sample.end is None else sample.end
+        if (sample.begin, end) != (0, total):
+            pieces = between(pieces, sample.begin, end, visual)
         if encoded.kind in SWAPPED_KINDS:
             pieces = swap(pieces, lambda image: self._key(sample, image, "order").random() < 0.5)
-        return lay_out(pieces, self.tokenizer, self.shape.num_visual_tokens)
+        return lay_out(pieces, self.tokenizer, visual, begins=not sample.joined, ends=end == total and not goes_on)
 
     def _draws(self, sample: Sample, image: int, loss: bool) -> tuple[float, bool, np.ndarray]:
         """(timestep in [0, 1), whether the condition is dropped, noise); an image that is not generated needs none."""

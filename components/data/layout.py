@@ -25,6 +25,10 @@ class Piece:
     ids: tuple[int, ...] = ()
     image: int | None = None
 
+    def size(self, num_visual_tokens: int) -> int:
+        """Tokens it takes in a row."""
+        return len(self.ids) if self.image is None else 1 + num_visual_tokens
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -81,25 +85,40 @@ def swap(pieces: Sequence[Piece], coin: Callable[[int], bool]) -> list[Piece]:
     return swapped
 
 
-def lay_out(pieces: Sequence[Piece], tokenizer: Tokenizer, num_visual_tokens: int) -> Columns:
-    """`<s>`, the pieces, `</s>`; an image is BoI and its placeholders.
+def between(pieces: Sequence[Piece], begin: int, end: int, num_visual_tokens: int) -> list[Piece]:
+    """The part of a document from token `begin` to token `end` of its content, without <s> and </s>; only texts are cut."""
+    found, start = [], 0
+    for piece in pieces:
+        size = piece.size(num_visual_tokens)
+        first, last = max(begin - start, 0), min(end - start, size)
+        if first < last:
+            if piece.image is not None and (first, last) != (0, size):
+                raise ValueError(f"image {piece.image} would be cut; the index was not counted with this tokenizer or these visual tokens")
+            found.append(piece if (first, last) == (0, size) else Piece(piece.loss, ids=piece.ids[first:last]))
+        start += size
+    return found
 
-    BoI is a target where its picture is trained, except right after `<s>`: nothing there says that a picture must come, and the
+
+def lay_out(pieces: Sequence[Piece], tokenizer: Tokenizer, num_visual_tokens: int, *, begins: bool = True, ends: bool = True) -> Columns:
+    """`<s>`, the pieces, `</s>`; an image is BoI and its placeholders. `<s>` stands where a sequence `begins`, `</s>` where it `ends`.
+
+    BoI is a target where its picture is trained, except at the very beginning: nothing there says that a picture must come, and the
     picture itself has nothing to be made from. `</s>` is a target where the last piece is trained.
     """
-    ids, trained = [tokenizer.bos], [False]
+    ids, trained = ([tokenizer.bos], [False]) if begins else ([], [])
     images: list[tuple[int, int, bool]] = []
-    for piece in pieces:
+    for place, piece in enumerate(pieces):
         if piece.image is None:
             ids += piece.ids
             trained += [piece.loss] * len(piece.ids)
         else:
-            loss = piece.loss and len(ids) > 1
+            loss = piece.loss and place > 0
             images.append((piece.image, len(ids), loss))
             ids += [tokenizer.boi, *[tokenizer.image] * num_visual_tokens]
             trained += [loss, *[False] * num_visual_tokens]
-    ids.append(tokenizer.eos)
-    trained.append(pieces[-1].loss)
+    if ends:
+        ids.append(tokenizer.eos)
+        trained.append(pieces[-1].loss)
     return Columns(ids, trained, images)
 
 

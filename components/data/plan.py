@@ -1,86 +1,79 @@
 """The plan of one source: which documents lie in which packed row, as a pure function of (seed, index, packing).
 
-An epoch is a keyed permutation of the documents, cut into windows; each window is packed on its own and its rows are shuffled.
+Row (epoch, window, row) follows from its window alone, so reading can begin anywhere.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
+from components.data.segments import PackedWindow, Segment
+from components.data.window_packer import WindowPacker
+from components.data.windows import Windows
 
-from components.data.keyed import generator
-from components.data.packing import pack
-
-
-@dataclass(frozen=True)
-class Position:
-    """A packed row of a source."""
-
-    epoch: int
-    window: int
-    row: int
+_MOST_AT_ONCE = 1024
+"""Windows that are packed at once when they are read one after the other."""
+_KEPT = 16
 
 
 @dataclass(frozen=True)
-class Anchor:
-    """A known fact: row number `ordinal` of the source is the first row of this window. The cursor of a source."""
+class Place:
+    """A packed row of a source: where it is, and all that a source's cursor consists of."""
 
-    ordinal: int = 0
     epoch: int = 0
     window: int = 0
+    row: int = 0
 
 
 class SourcePlan:
-    """Packed rows of one source. Numbers of documents refer to the sequence of lengths it was made from."""
+    """Packed rows of one source, counted from a place on: row 0 is the one there."""
 
-    def __init__(
-        self, name: str, lengths: Sequence[int], capacity: int, window_documents: int, seed: int, anchor: Anchor = Anchor()
-    ) -> None:
-        """`lengths` in tokens, each at most `capacity`. Rows before `anchor` can be read by position, not by ordinal."""
-        if not lengths:
-            raise ValueError(f"source {name} has no documents")
-        self.name = name
-        self._lengths = lengths
-        self._capacity = capacity
-        self._window_documents = window_documents
-        self._seed = seed
-        self._anchors = [anchor]
-        self._permutation = lru_cache(maxsize=2)(self._permute)
-        self._packed = lru_cache(maxsize=8)(self._pack)
+    def __init__(self, windows: Windows, packer: WindowPacker, start: Place = Place(), check: bool = False) -> None:
+        """With `check`, documents that fit in no row are left out; some must be left."""
+        self.name = windows.name
+        self._windows, self._packer, self._check = windows, packer, check
+        self._first = start.epoch * windows.per_epoch + start.window
+        self._starts = array("q", [-start.row])  # number of the first row of each window from there on, and of the one after the last
+        self._ahead: dict[int, PackedWindow] = {}
+        self._ahead_of = self._first
+        self._recent: OrderedDict[int, PackedWindow] = OrderedDict()
 
-    @property
-    def windows(self) -> int:
-        """Windows per epoch."""
-        return -(-len(self._lengths) // self._window_documents)
+    def row(self, place: Place) -> tuple[Segment, ...]:
+        """The segments of a row."""
+        return self.window(place.epoch, place.window).row(place.row)
 
-    def row(self, position: Position) -> list[int]:
-        """Documents of a row, in row order."""
-        return self._packed(position.epoch, position.window)[position.row]
+    def window(self, epoch: int, window: int) -> PackedWindow:
+        """The rows of a window. Those that follow are packed with it when windows are read one after the other."""
+        return self._packed(epoch * self._windows.per_epoch + window)
 
-    def anchor(self, ordinal: int) -> Anchor:
-        """The window that holds row number `ordinal`, counted from the first epoch. Windows up to it are packed once."""
-        if ordinal < self._anchors[0].ordinal:
-            raise ValueError(f"source {self.name}: row {ordinal} lies before the cursor this stream was opened at")
-        while (last := self._anchors[-1]).ordinal + (count := len(self._packed(last.epoch, last.window))) <= ordinal:
-            epoch, window = divmod(last.epoch * self.windows + last.window + 1, self.windows)
-            self._anchors.append(Anchor(last.ordinal + count, epoch, window))
-        return self._anchors[bisect_right(self._anchors, ordinal, key=lambda anchor: anchor.ordinal) - 1]
+    def locate(self, number: int) -> Place:
+        """Where row `number` is. The windows up to it are packed once. Raises ValueError for a row before the start."""
+        if number < self._starts[0] or number < 0:
+            raise ValueError(f"source {self.name}: row {number} lies before the cursor this stream was opened at")
+        while self._starts[-1] <= number:
+            self._starts.append(self._starts[-1] + len(self._packed(self._first + len(self._starts) - 1)))
+        window = bisect_right(self._starts, number) - 1
+        return Place(*divmod(self._first + window, self._windows.per_epoch), number - self._starts[window])
 
-    def locate(self, ordinal: int) -> Position:
-        """Position of row number `ordinal`."""
-        anchor = self.anchor(ordinal)
-        return Position(anchor.epoch, anchor.window, ordinal - anchor.ordinal)
-
-    def _permute(self, epoch: int) -> np.ndarray:
-        return generator(self._seed, "epoch", self.name, epoch).permutation(len(self._lengths))
-
-    def _pack(self, epoch: int, window: int) -> list[list[int]]:
-        start = window * self._window_documents
-        documents = self._permutation(epoch)[start : start + self._window_documents].tolist()
-        rows = pack([self._lengths[document] for document in documents], self._capacity)
-        rng = generator(self._seed, "window", self.name, epoch, window)
-        return [[documents[number] for number in rng.permutation(rows[row])] for row in rng.permutation(len(rows))]
+    def _packed(self, number: int) -> PackedWindow:
+        if number in self._ahead:
+            return self._ahead[number]
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        follows = number == self._ahead_of
+        epoch, window = divmod(number, self._windows.per_epoch)
+        quick = follows and self._packer.many_at_once and not any(one.parts for one in self._ahead.values())
+        count = min(max(1, 2 * len(self._ahead)), _MOST_AT_ONCE, self._windows.per_epoch - window) if quick else 1
+        made = self._packer.pack(self._windows.window(epoch, window, count), self._check)
+        if follows:
+            self._ahead = dict(enumerate(made, number))
+            self._ahead_of = number + len(made)
+        else:
+            self._recent[number] = made[0]
+            if len(self._recent) > _KEPT:
+                self._recent.popitem(last=False)
+        return made[0]

@@ -3,67 +3,39 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+
+import numpy as np
 
 from components.data.collate import Collator, Sample
-from components.data.documents import CorpusError
-from components.data.index import Index, Row
+from components.data.cursor import Cursor as Cursor
+from components.data.index import Index
 from components.data.layout import Encoded, encode
-from components.data.mixture import Mixture
-from components.data.plan import Anchor, SourcePlan
+from components.data.measure import Measure
 from components.data.reader import DocumentReader
-from components.params import Kind, TrainParams
+from components.data.segments import Segment
+from components.data.sources_plan import MixedPlan
+from components.params import TrainParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
 
-CURSOR_VERSION = 1
 _CACHE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Cursor:
-    """Where a stream stands: the draw that row 0 of step 0 has, and for each kind a known window. A few integers, JSON."""
-
-    start_row: int = 0
-    anchors: Mapping[Kind, Anchor] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {
-            "version": CURSOR_VERSION,
-            "start_row": self.start_row,
-            "anchors": {kind: vars(anchor) for kind, anchor in self.anchors.items()},
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`. Raises CorpusError for a newer version."""
-        if values["version"] > CURSOR_VERSION:
-            raise CorpusError(f"the checkpoint's data cursor has version {values['version']}; install a newer mmfs")
-        return cls(values["start_row"], {kind: Anchor(**anchor) for kind, anchor in values["anchors"].items()})
-
-
-@dataclass(frozen=True)
 class PlannedRow:
-    """A packed row before it is read: its kind, the epoch of its source, its documents."""
+    """A packed row before it is read: the name in the mixture that it is of, and what lies in it (documents by number in the index)."""
 
-    kind: Kind
-    epoch: int
-    documents: tuple[Row, ...]
-
-    @property
-    def cost(self) -> tuple[int, int]:
-        """What makes one row dearer than another: pictures to generate, pictures to look at."""
-        return sum(row.trained_images for row in self.documents), sum(len(row.images) for row in self.documents)
+    name: str
+    segments: tuple[Segment, ...]
 
 
 class TrainStream:
-    """Row r of step s is draw `start_row + s * rows_per_step + r` of the mixture; everything about it follows from the seed and the index.
+    """Row r of step s is row `s * rows_per_step + r` of the training; everything about it follows from the seed and the index.
 
-    `excluded` counts, per kind, training documents that are longer than a row and take no part.
+    `excluded` counts, by name, training documents that fit in no row and cannot be cut.
     """
 
     def __init__(
@@ -79,34 +51,23 @@ class TrainStream:
         cursor: Cursor = Cursor(),
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        """Raises CorpusError when a kind of the mixture has no training document that fits in a row."""
-        self._index = Index(index_dir)
-        self._reader = DocumentReader(self._index, shards_dir)
-        self._train, self._shape = train, shape
-        self._start_row = cursor.start_row
-        self._cache: OrderedDict[str, Encoded] = OrderedDict()
+        """Opens at a cursor without packing anything before it. Raises CorpusError for a mixture that cannot be drawn."""
+        self.index = Index(index_dir)
+        self._reader = DocumentReader(self.index, shards_dir)
+        self._train, self._shape, self._cursor = train, shape, cursor
+        self._cache: OrderedDict[int, Encoded] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
-        self._mixture = Mixture(train.mixture, seed)
-        self._collator = Collator(self._index.tokenizer, shape, train.row_tokens, condition_drop, seed)
-        self.excluded: dict[Kind, int] = {}
-        self._documents: dict[Kind, list[Row]] = {}
-        self._plans: dict[Kind, SourcePlan] = {}
-        for kind in self._mixture.kinds:
-            rows = self._index.rows("train", kind)
-            fitting = [row for row in rows if row.row_length(shape.num_visual_tokens) <= train.row_tokens]
-            self.excluded[kind] = len(rows) - len(fitting)
-            if not fitting:
-                what = f"none of its {len(rows)} fits in a row of {train.row_tokens} tokens" if rows else "the corpus has none"
-                raise CorpusError(f"mixture asks for training documents of kind {kind}: {what}; set mixture.{kind}=0 or enlarge row_tokens")
-            self._documents[kind] = fitting
-            lengths = [row.row_length(shape.num_visual_tokens) for row in fitting]
-            anchor = cursor.anchors.get(kind, Anchor())
-            self._plans[kind] = SourcePlan(kind, lengths, train.row_tokens, window_documents, seed, anchor)
+        self._collator = Collator(self.index.tokenizer, shape, train.row_tokens, condition_drop, seed)
+        self._measure = Measure(self.index, shape.num_visual_tokens)
+        self._plan = MixedPlan(self.index, self._measure, train, window_documents, seed, cursor.places, cursor.draw(cursor.rows))
+        self.excluded = self._plan.excluded
 
     def plan(self, step: int) -> list[PlannedRow]:
-        """The rows of a step, the same for any number of ranks."""
-        first = self._start_row + step * self._train.rows_per_step
-        return [self._planned(draw) for draw in range(first, first + self._train.rows_per_step)]
+        """The rows of a step, the same for any number of ranks. Raises ValueError for a step before the cursor."""
+        if step < self._cursor.step:
+            raise ValueError(f"step {step} lies before the cursor this stream was opened at, step {self._cursor.step}")
+        first = self._row(step)
+        return [PlannedRow(*self._plan.row(self._cursor.draw(row))) for row in range(first, first + self._train.rows_per_step)]
 
     def rows(self, step: int, rank: int, ranks: int, accumulate_index: int = 0) -> list[PlannedRow]:
         """The rows of a step that a rank takes in one micro-batch: dealt dearest first, back and forth, so that ranks finish together."""
@@ -116,41 +77,57 @@ class TrainStream:
                 f"rows_per_step ({self._train.rows_per_step}) must be a multiple of ranks x accumulate ({ranks} x {accumulate})"
             )
         planned = self.plan(step)
-        dealt = sorted(range(len(planned)), key=lambda number: (*(-cost for cost in planned[number].cost), number))
+        costs = self.costs(planned)
+        dealt = sorted(range(len(planned)), key=lambda number: (*(-cost for cost in costs[number]), number))
         hands = ranks * accumulate
         hand = rank * accumulate + accumulate_index
         mine = [dealt[turn * hands + (hand if turn % 2 == 0 else hands - 1 - hand)] for turn in range(len(planned) // hands)]
         return [planned[number] for number in sorted(mine)]
 
+    def costs(self, rows: Sequence[PlannedRow]) -> list[tuple[int, int]]:
+        """What makes one row dearer than another: pictures to generate, pictures to look at."""
+        documents = np.array([segment.document for row in rows for segment in row.segments], np.int64)
+        trained, shown = self._measure.trained_images(documents), self._measure.images(documents)
+        for place, segment in enumerate(segment for row in rows for segment in row.segments):
+            if not segment.whole:
+                content = self._measure.content(segment.document)
+                trained[place] = content.trained_images(segment.begin, segment.end)
+                shown[place] = content.images(segment.begin, segment.end)
+        starts = np.cumsum([0, *(len(row.segments) for row in rows)])[:-1]
+        return list(zip(np.add.reduceat(trained, starts).tolist(), np.add.reduceat(shown, starts).tolist(), strict=True))
+
     def batch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> InterleavedBatch:
         """What a rank trains on in one micro-batch of a step."""
         rows = self.rows(step, rank, ranks, accumulate_index)
-        return self._collator.batch([[Sample(self._encoded(document), row.epoch) for document in row.documents] for row in rows])
+        return self._collator.batch([[self._sample(segment) for segment in row.segments] for row in rows])
 
     def cursor(self, step: int, skip_rows: int = 0) -> Cursor:
         """What opens a stream that goes on from the start of `step` without packing anything before it.
 
         `skip_rows` leaves out that many draws from there on: the way round a window that makes training fail.
         """
-        draws = self._mixture.before(self._start_row + step * self._train.rows_per_step + skip_rows)
-        return Cursor(self._start_row + skip_rows, {kind: self._plans[kind].anchor(count) for kind, count in draws.items()})
+        row = self._row(step)
+        draw = self._cursor.draw(row)
+        skipped = (*self._cursor.skipped, (draw, skip_rows)) if skip_rows else self._cursor.skipped
+        return Cursor(step, row, skipped, self._plan.places(draw + skip_rows))
 
     def close(self) -> None:
         """Close the shards."""
         self._reader.close()
 
-    def _planned(self, draw: int) -> PlannedRow:
-        kind, ordinal = self._mixture.draw(draw)
-        position = self._plans[kind].locate(ordinal)
-        documents = self._documents[kind]
-        return PlannedRow(kind, position.epoch, tuple(documents[number] for number in self._plans[kind].row(position)))
+    def _row(self, step: int) -> int:
+        return self._cursor.rows + (step - self._cursor.step) * self._train.rows_per_step
 
-    def _encoded(self, row: Row) -> Encoded:
-        if row.id in self._cache:
-            self._cache.move_to_end(row.id)
-            return self._cache[row.id]
-        encoded = encode(self._reader.load(row), self._index.tokenizer, self._shape)
-        self._cache[row.id] = encoded
+    def _sample(self, segment: Segment) -> Sample:
+        end = None if segment.whole else segment.end
+        return Sample(self._encoded(segment.document), segment.epoch, segment.begin, end, segment.joined)
+
+    def _encoded(self, number: int) -> Encoded:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        encoded = encode(self._reader.load(self.index.row(number)), self.index.tokenizer, self._shape)
+        self._cache[number] = encoded
         self._cached += encoded.nbytes
         while self._cached > self._cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes

@@ -16,13 +16,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
 from components.tracking.spool import append_points, now_ms, read_points
-from components.training.checkpoint import CheckpointFolder
+from components.training.checkpoint import CURSOR_FILE, DATA, CheckpointFolder
 from components.training.lit_module import TrainingModule, check_gradient_norm
 from components.training.meter import Meter
 from components.training.optimizer import schedule
 from components.training.random_state import load_random_state, save_random_state
 
-CURSOR, ENGINE = "cursor.json", "engine"
+ENGINE = "engine"
+
+
+CursorOf = Callable[[int], dict[str, Any]]
+"""Where the data stand before a step, as JSON values."""
 
 
 class StopSignal:
@@ -99,8 +103,11 @@ class StepLog(Callback):
 class Checkpointing(Callback):
     """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep."""
 
-    def __init__(self, folder: CheckpointFolder, train: TrainParams, meter: Meter, stop: StopSignal, resume: Path | None) -> None:
+    def __init__(
+        self, folder: CheckpointFolder, train: TrainParams, meter: Meter, stop: StopSignal, resume: Path | None, cursor_of: CursorOf
+    ) -> None:
         self._folder = folder
+        self._cursor_of = cursor_of
         self._train = train
         self._meter = meter
         self._stop = stop
@@ -111,7 +118,7 @@ class Checkpointing(Callback):
         self._stop.listen()
         self._seen = trainer.global_step
         if self._resume is not None:
-            self._meter.load(json.loads((self._resume / CURSOR).read_text())["meter"])
+            self._meter.load(json.loads((self._resume / CURSOR_FILE).read_text())["meter"])
             load_random_state(self._resume / f"random-{trainer.global_rank}.pt")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int) -> None:
@@ -133,7 +140,7 @@ class Checkpointing(Callback):
         trainer.save_checkpoint(staging / ENGINE)
         save_random_state(staging / f"random-{trainer.global_rank}.pt")
         if trainer.is_global_zero:
-            (staging / CURSOR).write_text(json.dumps({"step": step, "meter": self._meter.state()}))
+            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, "meter": self._meter.state(), DATA: self._cursor_of(step)}))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._folder.commit(step, {"ranks": trainer.world_size, "zero_stage": self._train.zero_stage if trainer.world_size > 1 else 0})

@@ -16,6 +16,8 @@ from typing import Any
 
 VERSION = 1
 KEPT = 2
+CURSOR_FILE, DATA = "cursor.json", "data"
+"""Where to go on: the step, and under DATA what the data need to go on there."""
 _MANIFEST, _COMMIT = "manifest.json", "COMMIT"
 
 

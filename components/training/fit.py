@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.callbacks import CURSOR, ENGINE, Checkpointing, StepLog, StopSignal
-from components.training.checkpoint import CheckpointFolder
+from components.training.callbacks import ENGINE, Checkpointing, CursorOf, StepLog, StopSignal
+from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
 from components.training.engine import build_engine
 from components.training.job import Job
 from components.training.lit_module import TrainingModule
@@ -47,8 +47,15 @@ class Steps(IterableDataset[MicroBatch]):
             yield from (MicroBatch(arguments, targets, text, images) for arguments, targets in rows)
 
 
-def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save) -> None:
+def no_cursor(step: int) -> dict[str, Any]:
+    """For batches that follow from the step alone."""
+    return {}
+
+
+def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
+
+    `cursor_of` is asked when a checkpoint is written, and what it says is written with it.
 
     Raises StageError (preempted, non_finite) on every rank.
     """
@@ -68,7 +75,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save) -> None:
         callbacks=[
             *engine.callbacks,
             StepLog(job.points, train, meter, engine.gradient_norm),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
         ],
         logger=False,
         enable_checkpointing=False,
@@ -77,7 +84,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save) -> None:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    start = json.loads((job.resume / CURSOR).read_text())["step"] if job.resume else 0
+    start = json.loads((job.resume / CURSOR_FILE).read_text())["step"] if job.resume else 0
     # A generator of its own: the loader draws a seed, and the rank's random state must not depend on how often it was started.
     loader = DataLoader(Steps(batch_of, train, rank, start), batch_size=None, generator=torch.Generator())
     trainer.fit(TrainingModule(network, objective, train, meter, stop), loader, ckpt_path=job.resume / ENGINE if job.resume else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from components.data.documents import CorpusError
 from components.data.index import TOKENIZER_FILE
-from components.data.stream import TrainStream
+from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
+from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
@@ -23,15 +26,15 @@ from model.mm_interleaved import MMInterleaved
 from model.sequence import plan
 
 if TYPE_CHECKING:
-    from components.training.fit import BatchOf, Save
+    from components.training.fit import BatchOf, CursorOf, Save
 
 
 _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
 
-def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
-    """The network of a job, its batches, and how its weights are written (with the tokenizer beside them).
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
+    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), and where its data stand.
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
@@ -51,6 +54,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
         job.seed,
         condition_drop=job.condition_drop,
         window_documents=job.window_documents,
+        cursor=_cursor(job),
     )
 
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
@@ -69,7 +73,17 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save]:
         save_model(trained, folder)
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
 
-    return network, batch_of, save
+    return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
+
+
+def _cursor(job: Job) -> Cursor:
+    """Where the checkpoint that the job goes on from left the data."""
+    if job.resume is None:
+        return Cursor()
+    values = json.loads((job.resume / CURSOR_FILE).read_text(encoding="utf-8"))
+    if DATA not in values:
+        raise CorpusError(f"{job.resume}: this checkpoint does not say where its data stood; start the training again")
+    return Cursor.from_dict(values[DATA])
 
 
 def _names(network: MMInterleaved) -> Iterator[str]:

@@ -21,10 +21,10 @@ from components.training.job import Job, read_job, write_failure
 if TYPE_CHECKING:
     from torch import nn
 
-    from components.training.fit import BatchOf, Save
+    from components.training.fit import BatchOf, CursorOf, Save
 
-Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save]"]
-"""Builds what a job trains: the network, its batches, and how its weights are written."""
+Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save] | tuple[nn.Module, BatchOf, Save, CursorOf]"]
+"""Builds what a job trains: the network, its batches, how its weights are written, and where its data stand before a step."""
 
 
 def run_rank(work: Path, parts: Parts) -> int:
