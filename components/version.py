@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from components.data.sources.digits import export_digits
+from components.data.sources.folder import documents_files
 from components.params import DataParams, load
 from components.results import VersionResult
 from components.run.dvc_remote import content_address, remote_address
@@ -49,7 +50,7 @@ def fill(data: DataParams, target: Path) -> str:
 
 def copy_folder(source: Path, target: Path) -> None:
     """Copy the user's files. Raises StageError (bad_data) for what is no regular file or lies outside of the folder."""
-    if not (source / "documents.jsonl").is_file():
+    if not documents_files(source):
         raise StageError(FailureClass.BAD_DATA, f"{source} has no documents.jsonl", "docs/data.md describes the format")
     inside = source.resolve()
     for folder, folders, names in os.walk(source, onerror=_unreadable):

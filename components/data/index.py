@@ -23,6 +23,7 @@ INDEX_FILE, DOCUMENTS_FILE, TOKENIZER_FILE, QUARANTINE_FILE, METRICS_FILE = (
     "quarantine.jsonl",
     "metrics.json",
 )
+DROPPED_FILE, COUNTS_FILE = "dropped.jsonl", "counts.json"
 
 
 @dataclass(frozen=True)
