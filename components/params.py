@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -279,6 +280,16 @@ def parse(values: Any, source: str = PARAMS_FILE) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise ParamsError(_explain(error, source)) from None
+
+
+def parse_corpus(values: Any, options: Sequence[str] = ()) -> CorpusParams:
+    """Check one entry of data.corpora, with options as `key=value` (the value is YAML). Raises ParamsError."""
+    for option in options:
+        values = override(values, f"options.{option}")
+    try:
+        return CorpusParams.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, "corpus")) from None
 
 
 def load(path: Path = Path(PARAMS_FILE)) -> Params:

@@ -11,35 +11,23 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from preparation_world import run, tree
 from tiny_line import SOURCE
 from unit_corpus import READER, write_units
 
-from components import prepare
 from components.data.index import Index
 from components.data.preparation import mapping
 from components.data.preparation.attempt import read_mark
 from components.data.sources.formats import FORMATS
-from components.params import DataParams, Params, load
-from components.results import PrepareResult
+from components.params import DataParams, load
 from components.run.codedeps import import_closure
-from components.run.events import EventWriter, read_events
+from components.run.events import read_events
 from components.run.failures import FailureClass, StageError
-from components.run.main import StageContext
-from components.run.paths import Paths
-from components.run.work import WorkFolder
-from components.settings import Settings
 
 GOOD: dict[str, Any] = {f"u{number}": {"documents": 7 + number, "rejects": True} for number in range(5)}
-
-
-class Tracking:
-    """What a stage tells MLflow."""
-
-    def log_metrics(self, points: object) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -52,22 +40,6 @@ def data(*names: str, **changes: Any) -> DataParams:
     corpora = [{"name": name, "format": "units"} for name in names or ("mine",)]
     known = load(SOURCE / "params.yaml").data.model_dump() | {"source": "corpora", "corpora": corpora, "shard_documents": 3}
     return DataParams.model_validate(known | {"max_quarantine_rate": 0.5, "vocabulary_size": 300, "shard_attempts": 2} | changes)
-
-
-def run(root: Path, values: DataParams, workers: int | None = 0, **settings: Any) -> PrepareResult:
-    """The stage's body in `root`, as its main would call it."""
-    params: Params = load(SOURCE / "params.yaml").model_copy(update={"data": values})
-    work = WorkFolder(root / "work", root)
-    work.body.mkdir(parents=True, exist_ok=True)
-    own = Settings(root=root, prepare_workers=workers, **settings)
-    context = SimpleNamespace(work=work, events=EventWriter(root / "events.jsonl"), tracking=Tracking(), settings=own)
-    return prepare.run(params, Paths(root), cast(StageContext, context))
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
 
 
 def shards_of(root: Path) -> dict[str, str]:

@@ -20,7 +20,8 @@ READER = "unit_corpus:UnitCorpus"
 
 
 def write_units(folder: Path, **units: object) -> None:
-    """One file a unit: `documents` (with an optional `seconds` for each, `first` number and `share` of rejected) or `does`."""
+    """One file a unit: how many `documents`, from which number `first` on, with which `key` in their ids and which shade of `picture`, how
+    many `seconds` each takes, whether every fifth is rejected (`rejects`); or what else reading it `does`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in units.items():
         (folder / f"{name}.unit").write_text(json.dumps(values))
@@ -54,9 +55,9 @@ class UnitCorpus:
             if number % 5 == 4 and values.get("rejects"):
                 yield Rejected(f"{unit.name}:{number}", f"number {number} is not wanted")
                 continue
-            yield self._document(values.get("key", unit.name.removesuffix(".unit")), number)
+            yield self._document(values.get("key", unit.name.removesuffix(".unit")), number, values.get("picture", 7))
 
-    def _document(self, key: str, number: int) -> Accepted:
+    def _document(self, key: str, number: int, shade: int) -> Accepted:
         words = f"a picture of number {number} from {key} ."
         values = {
             "id": document_id(self._corpus.name, f"{key}-{number}"),
@@ -69,5 +70,5 @@ class UnitCorpus:
             "prompt_items": 1,
             "fields": {"references": [words]},
         }
-        picture = np.full((8 + number % 5, 16, 3), 7 * number % 251, np.uint8)
+        picture = np.full((8 + number % 5, 16, 3), shade * (number + 1) % 251, np.uint8)
         return accept(document_from(values), [encode_png(picture)], self._limits)
