@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -63,9 +64,16 @@ class DataParams(Frozen):
     vocabulary_size: int = Field(
         512, ge=300, description="entries of the byte-level BPE tokenizer fitted on the training texts, before the added tokens"
     )
+    tokenizer: str | None = Field(
+        None, description="a tokenizer.json, such as Llama's, instead of one fitted on the training texts; pinned with the input"
+    )
     shard_documents: int = Field(512, ge=1, description="documents per shard")
+    shard_attempts: int = Field(3, ge=1, description="tries of an input shard before it is quarantined as a whole")
+    shard_timeout_s: float = Field(3600, ge=0, description="a try of an input shard that takes longer has failed, seconds; 0 is no limit")
     window_documents: int = Field(1024, ge=1, le=65_536, description="documents that are packed together, per source")
-    max_quarantine_rate: float = Field(0.01, ge=0, le=1, description="share of unusable documents above which `prepare` fails")
+    max_quarantine_rate: float = Field(
+        0.01, ge=0, le=1, description="share of unusable documents, and of input shards, above which `prepare` fails"
+    )
     max_image_pixels: int = Field(50_000_000, ge=1, description="a larger picture is quarantined, pixels")
     max_text_bytes: int = Field(1_000_000, ge=1, description="a document with a longer text is quarantined, bytes of UTF-8")
     max_document_images: int = Field(1000, ge=1, description="a document with more images is quarantined")
@@ -307,6 +315,16 @@ def parse(values: Any, source: str = PARAMS_FILE) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise ParamsError(_explain(error, source)) from None
+
+
+def parse_corpus(values: Any, options: Sequence[str] = ()) -> CorpusParams:
+    """Check one entry of data.corpora, with options as `key=value` (the value is YAML). Raises ParamsError."""
+    for option in options:
+        values = override(values, f"options.{option}")
+    try:
+        return CorpusParams.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, "corpus")) from None
 
 
 def load(path: Path = Path(PARAMS_FILE)) -> Params:

@@ -28,6 +28,10 @@ class Settings(BaseSettings):
     ledger: str | None = Field(
         None, description="MMFS_LEDGER: where promotions are decided, a folder or s3://bucket/prefix; .mmfs/ledger where absent"
     )
+    prepare_workers: int | None = Field(
+        None, ge=0, description="MMFS_PREPARE_WORKERS: processes that prepare input shards; every core where absent, none of its own for 0"
+    )
+    dask: str | None = Field(None, description="MMFS_DASK: address of a Dask scheduler whose workers prepare instead")
     remote: str | None = Field(None, description="MMFS_REMOTE: address of the DVC remote; the one in .dvc/config where absent")
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")

@@ -24,6 +24,7 @@ from components.data.tokenizer import Tokenizer
 from components.params import Kind
 
 QUARANTINE_FILE, METRICS_FILE = "quarantine.jsonl", "metrics.json"
+DROPPED_FILE, COUNTS_FILE = "dropped.jsonl", "counts.json"
 
 
 class Index:

@@ -37,10 +37,12 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes documents into numbered shards, one series per split and kind."""
+    """Writes documents into numbered shards, one series per split and kind: [CORPUS-]SPLIT-KIND[-TAG]-NUMBER.tar."""
 
-    def __init__(self, folder: Path, documents_per_shard: int) -> None:
+    def __init__(self, folder: Path, documents_per_shard: int, corpus: str = "", tag: str = "") -> None:
+        """`tag` tells apart the shards of several writers of a corpus."""
         self._folder = folder
+        self._corpus, self._tag = f"{corpus}-" if corpus else "", f"-{tag}" if tag else ""
         self._limit = documents_per_shard
         self._open: dict[str, _OpenShard] = {}
         self._numbers: dict[str, int] = {}
@@ -48,7 +50,7 @@ class ShardWriter:
 
     def add(self, document: Document, images: list[bytes]) -> Place:
         """Append a document whose image items name their members; `images` are the encoded files in item order."""
-        series = f"{document.split}-{document.kind}"
+        series = f"{self._corpus}{document.split}-{document.kind}{self._tag}"
         if series not in self._open:
             number = self._numbers.get(series, 0)
             self._numbers[series] = number + 1
@@ -73,6 +75,25 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for shard in self._open.values():
             shard.close()
+
+
+class ShardCopy:
+    """A shard written again with some of its documents."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        """`target` is made, under the name it will have."""
+        self._source: BinaryIO = source.open("rb")
+        self._target = _OpenShard(target)
+
+    def take(self, offset: int, length: int) -> Place:
+        """Append the document in a byte range of the source."""
+        self._source.seek(offset)
+        return self._target.append(self._source.read(length))
+
+    def finish(self) -> Shard:
+        """Close both."""
+        self._source.close()
+        return self._target.finish()
 
 
 class _OpenShard:

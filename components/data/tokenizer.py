@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer fitted on the training texts; digits stand alone. Needs no torch."""
+"""A byte-level BPE tokenizer fitted on the training texts, digits stand alone; or Llama's, which is given. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -13,7 +14,10 @@ from components.data.documents import CorpusError
 from components.data.keyed import generator
 
 SPECIAL = ("<pad>", "<s>", "</s>")
+_LLAMA = ("<unk>", "<s>", "</s>")
 FITTED_TEXTS = 20_000
+_PERMUTED = 10_000_000
+"""Texts that are permuted to draw from them; from more the numbers are chosen one by one, which needs no memory for the rest."""
 # A word with the sign after it, a single digit, a run of signs (each with the space before it) or white space.
 _PIECES = r" ?\p{L}+[?.,]?| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
@@ -30,8 +34,9 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for malformed files
             raise CorpusError(f"{name} is no tokenizer ({error}); run `dvc repro prepare`") from None
         found = tuple(self._tokenizer.id_to_token(index) for index in range(len(SPECIAL)))
-        if found != SPECIAL:
-            raise CorpusError(f"{name}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, got {found}; run `dvc repro prepare`")
+        if found not in (SPECIAL, _LLAMA):
+            raise CorpusError(f"{name}: ids 0, 1, 2 must be {', '.join(SPECIAL)}, or <unk> first as Llama has it, got {found}")
+        self._lead = " " if found == SPECIAL else ""  # Llama's puts its sign of a space before each text by itself
         self.vocab_size = self._tokenizer.get_vocab_size()
         """Entries of the vocabulary, without `boi` and `image`."""
         self.boi = self.vocab_size
@@ -58,22 +63,30 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text item. A space is put before it, so that a word is the same token anywhere in a document."""
-        return self._tokenizer.encode(f" {text}", add_special_tokens=False).ids
+        return self._tokenizer.encode(f"{self._lead}{text}", add_special_tokens=False).ids
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Number of ids of each text."""
-        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast([f" {text}" for text in texts], add_special_tokens=False)]
+        return [
+            len(encoding)
+            for encoding in self._tokenizer.encode_batch_fast([f"{self._lead}{text}" for text in texts], add_special_tokens=False)
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special and image ids left out; `decode(encode(text)) == text`."""
-        return self._tokenizer.decode([index for index in ids if len(SPECIAL) <= index < self.vocab_size]).removeprefix(" ")
+        return self._tokenizer.decode([index for index in ids if len(SPECIAL) <= index < self.vocab_size]).removeprefix(self._lead)
+
+
+def drawn(total: int, count: int) -> np.ndarray:
+    """Numbers below `total`, ascending, `count` at most. Drawn: every n-th would be answers only where question and answer take turns."""
+    if total <= count:
+        return np.arange(total)
+    source = generator(0, "tokenizer")
+    return np.sort(source.permutation(total)[:count] if total <= _PERMUTED else source.choice(total, count, replace=False, shuffle=False))
 
 
 def fit(texts: Sequence[str], vocabulary_size: int) -> str:
-    """The JSON of a tokenizer fitted on texts, FITTED_TEXTS at most; ends with fewer entries when no pair is left to merge."""
-    if len(texts) > FITTED_TEXTS:  # drawn, for every n-th would be answers only where question and answer take turns
-        drawn = generator(0, "tokenizer").permutation(len(texts))[:FITTED_TEXTS]
-        texts = [texts[index] for index in sorted(drawn.tolist())]
+    """The JSON of a tokenizer fitted on texts; ends with fewer entries when no pair is left to merge."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,7 +1,8 @@
 """Keeps the code dependencies in dvc.yaml equal to what each stage imports: `python -m components.run.codedeps [--write]`.
 
 A comment `# code of MODULE...` in a stage's deps names the modules the stage runs: its supervisor and the rank program it starts. The
-lines below it are the files of everything those import, C++ beside it too, and are rewritten. Needs grimp, a development dependency.
+lines below it are the files of everything those import, C++ beside it too, and are rewritten. What reads corpora imports their formats by
+name: where the registry of formats is among the imports, so is every format. Needs grimp, a development dependency.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grimp
+
+from components.data.sources import formats
 
 PACKAGES = ("components", "model", "kernels")
 _MARK = re.compile(r"^(?P<indent> +)# code of (?P<modules>[\w. ]+)$")
@@ -40,7 +43,9 @@ def import_closure(root: Path) -> Closure:
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
 
     def closure(modules: Sequence[str]) -> list[str]:
-        imported = {name for module in modules for name in (module, *graph.find_upstream_modules(module))}
+        imported = _upstream(graph, modules)
+        if formats.__name__ in imported:
+            imported |= _upstream(graph, [reader.partition(":")[0] for reader in formats.FORMATS.values()])
         packages = {".".join(parts[:end]) for parts in (name.split(".") for name in imported) for end in range(1, len(parts))}
         files = {_file(root, name) for name in imported | packages}
         # What a package compiles lies beside its modules.
@@ -48,6 +53,10 @@ def import_closure(root: Path) -> Closure:
         return sorted(file.relative_to(root).as_posix() for file in files if file.stat().st_size)
 
     return closure
+
+
+def _upstream(graph: grimp.ImportGraph, modules: Sequence[str]) -> set[str]:
+    return {name for module in modules for name in (module, *graph.find_upstream_modules(module))}
 
 
 def _file(root: Path, module: str) -> Path:

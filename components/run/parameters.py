@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from components.architecture import architecture, check_trainable
+from components.data.sources.folder import documents_files
 from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
 from model.config import ConfigError
 
@@ -21,7 +22,7 @@ def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = ()
     for assignment in overrides:
         values = override(values, assignment)
     if data is not None:
-        if not (data / "documents.jsonl").is_file():
+        if not documents_files(data):
             raise ParamsError(f"--data {data}: no documents.jsonl in this folder; see docs for the format of your own data")
         values = merge(values, {"data": {"source": "folder", "path": str(data.resolve())}})
     _check_model(parse(values))

@@ -39,6 +39,16 @@ class Paths:
         return self.root / "data" / "input.dvc"
 
     @property
+    def input_tokenizer(self) -> Path:
+        """The tokenizer.json of `data.tokenizer`, pinned with the input."""
+        return self.input / "tokenizer.json"
+
+    @property
+    def corpora(self) -> Path:
+        """Corpora that `mmfs data add` put under DVC, each with its pin beside it."""
+        return self.root / "data" / "corpora"
+
+    @property
     def outputs(self) -> Path:
         return self.root / "outputs"
 

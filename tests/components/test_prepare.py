@@ -30,16 +30,25 @@ from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.run.work import WorkFolder
+from components.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "folder"
 
 
-def run_prepare(root: Path, data: DataParams) -> PrepareResult:
+class Tracking:
+    """What a stage tells MLflow."""
+
+    def log_metrics(self, points: object) -> None: ...
+
+
+def run_prepare(root: Path, data: DataParams, **settings: Any) -> PrepareResult:
     params: Params = load(ROOT / "params.yaml").model_copy(update={"data": data})
     work = WorkFolder(root / "work", root)
     work.body.mkdir(parents=True, exist_ok=True)
-    return prepare.run(params, Paths(root), cast(StageContext, SimpleNamespace(work=work, events=EventWriter(root / "events.jsonl"))))
+    events = EventWriter(root / "events.jsonl")
+    context = SimpleNamespace(work=work, events=events, tracking=Tracking(), settings=Settings(root=root, **settings))
+    return prepare.run(params, Paths(root), cast(StageContext, context))
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -75,7 +84,7 @@ def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_p
         row.split for kind in COMPOSED_KINDS for split in ("train", "evaluation") for row in index.rows(split, kind)
     }
     story = index.rows("train", "story")[3]
-    assert story.shard == "train-story-00001.tar"
+    assert story.shard == "digits-train-story-00001.tar"
     with tarfile.open(tmp_path / "outputs/shards" / story.shard) as tar:
         names = tar.getnames()
         assert names[6:8] == [f"{story.id}.json", f"{story.id}.0.png"]

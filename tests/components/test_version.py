@@ -16,8 +16,10 @@ from components.params import DataParams, load
 from components.run.dvc_remote import content_address, remote_address
 from components.run.events import Event, read_events
 from components.run.failures import FailureClass, StageError
+from components.run.folder_copy import copy_folder
 from components.run.key import content_md5
-from components.version import copy_folder, fill, pinned_digest
+from components.run.pins import pinned_digest
+from components.version import fill
 
 DIGITS = load(SOURCE / "params.yaml").data
 
@@ -120,10 +122,10 @@ def test_a_repository_without_a_remote_is_told_how_to_add_one(repository: Path) 
 
 def test_a_folder_of_ones_own_is_copied(own_data: Path, tmp_path: Path) -> None:
     params = DIGITS.model_copy(update={"source": "folder", "path": str(own_data)})
-    digest = fill(params, tmp_path / "data" / "input")
+    digest = fill(params, tmp_path / "data" / "input", tmp_path)
     assert (tmp_path / "data" / "input" / "folder" / "pictures" / "a.png").read_bytes() == b"png"
     (own_data / "pictures" / "a.png").write_bytes(b"other")
-    assert fill(params, tmp_path / "data" / "input") != digest
+    assert fill(params, tmp_path / "data" / "input", tmp_path) != digest
     assert (tmp_path / "data" / "input" / "folder" / "pictures" / "a.png").read_bytes() == b"other"
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["input"]
 
@@ -157,5 +159,5 @@ def test_a_folder_without_documents_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     params = DataParams.model_validate(DIGITS.model_dump() | {"source": "folder", "path": str(tmp_path / "empty")})
     with pytest.raises(StageError, match=r"no documents.jsonl"):
-        fill(params, tmp_path / "data" / "input")
+        fill(params, tmp_path / "data" / "input", tmp_path)
     assert not (tmp_path / "data" / "input").exists()

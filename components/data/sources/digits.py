@@ -78,18 +78,31 @@ def split_scans(labels: np.ndarray, held_out_fraction: float, seed: int) -> dict
     return {"train": np.setdiff1d(np.arange(len(labels)), evaluation), "evaluation": evaluation}
 
 
+class Composer:
+    """Composes the documents of one split; those of a kind do not depend on the others, nor document n on how many there are."""
+
+    def __init__(self, data: DataParams, seed: int, scans: np.ndarray, labels: np.ndarray, split: Split) -> None:
+        press = Press(scans, data.image_px, generator(seed, "noise", split))
+        self._stock = Stock(labels, split_scans(labels, data.held_out_fraction, seed)[split], press)
+        self._counts = data.documents if split == "train" else data.evaluation_documents
+        self._seed = seed
+        self._split: Split = split
+
+    def documents(self, kind: Kind) -> Iterator[tuple[Document, list[np.ndarray]]]:
+        """Documents of a kind with their pictures (uint8 [px, px, 3])."""
+        for number in range(self._counts.get(kind, 0)):
+            draft = Draft(f"{self._split}-{kind}-{number:06d}")
+            _COMPOSERS[kind](draft, self._stock, generator(self._seed, "compose", self._split, kind, number), self._split)
+            yield _document(draft, kind, self._split), draft.pictures
+
+
 def compose(
     data: DataParams, seed: int, scans: np.ndarray, labels: np.ndarray, split: Split
 ) -> Iterator[tuple[Document, list[np.ndarray]]]:
-    """Documents of a split with their pictures (uint8 [px, px, 3]), kind by kind; document n of a kind does not depend on the counts."""
-    press = Press(scans, data.image_px, generator(seed, "noise", split))
-    stock = Stock(labels, split_scans(labels, data.held_out_fraction, seed)[split], press)
-    counts = data.documents if split == "train" else data.evaluation_documents
+    """Documents of a split with their pictures (uint8 [px, px, 3]), kind by kind."""
+    composer = Composer(data, seed, scans, labels, split)
     for kind in COMPOSED_KINDS:
-        for number in range(counts.get(kind, 0)):
-            draft = Draft(f"{split}-{kind}-{number:06d}")
-            _COMPOSERS[kind](draft, stock, generator(seed, "compose", split, kind, number), split)
-            yield _document(draft, kind, split), draft.pictures
+        yield from composer.documents(kind)
 
 
 def drawn(document: Document) -> list[list[dict[str, Any]]]:

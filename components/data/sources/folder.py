@@ -1,4 +1,4 @@
-"""A user's own folder: documents.jsonl (one document a line) and its images. Everything in it is hostile until checked."""
+"""A user's own folder: documents.jsonl (one document a line), or several of them, and images. Everything in it is hostile until checked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ from components.data.sources.source import Accepted, Limits, Rejected, Unit, acc
 from components.params import CorpusParams
 
 DOCUMENTS_FILE = "documents.jsonl"
+DOCUMENTS_FILES = "documents*.jsonl"
+
+
+def documents_files(folder: Path) -> list[str]:
+    """The files of a data folder that hold documents, in the order of their names."""
+    return sorted(path.name for path in folder.glob(DOCUMENTS_FILES) if path.is_file())
 
 
 class FolderSource:
-    """Format `documents`: each line of documents.jsonl is a document in our own form (docs/data.md)."""
+    """Format `documents`: each line of documents.jsonl, documents-1.jsonl and so on is a document in our own form (docs/data.md)."""
 
     def __init__(self, corpus: CorpusParams, folder: Path, limits: Limits) -> None:
-        if not (folder / DOCUMENTS_FILE).is_file():
+        self._files = documents_files(folder)
+        if not self._files:
             raise CorpusError(
                 f"{folder / DOCUMENTS_FILE} does not exist; a data folder holds {DOCUMENTS_FILE} and the images it names (docs/data.md)"
             )
         self._folder, self._limits = folder, limits
 
     def units(self) -> Sequence[Unit]:
-        """The one file."""
-        return [Unit(DOCUMENTS_FILE, (DOCUMENTS_FILE,))]
+        """Each file of documents."""
+        return [Unit(name, (name,)) for name in self._files]
 
     def documents(self, unit: Unit) -> Iterator[Accepted | Rejected]:
         """Each line as an accepted document or a rejection."""

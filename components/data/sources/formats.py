@@ -19,10 +19,20 @@ FORMATS: dict[str, str] = {
 """Format to `module:class`, in alphabetical order."""
 
 
-def open_source(corpus: CorpusParams, folder: Path, limits: Limits) -> Source:
-    """The corpus whose files lie in `folder`. Raises CorpusError for an unknown format or a folder that is none of its kind."""
+def reader_of(corpus: CorpusParams) -> str:
+    """The `module:class` that reads the corpus. Raises CorpusError for an unknown format."""
     if corpus.format not in FORMATS:
         raise CorpusError(f"corpus {corpus.name}: there is no format {corpus.format!r}; there are {', '.join(sorted(FORMATS))}")
-    module, _, name = FORMATS[corpus.format].partition(":")
+    return FORMATS[corpus.format]
+
+
+def open_with(reader: str, corpus: CorpusParams, folder: Path, limits: Limits) -> Source:
+    """The corpus whose files lie in `folder`, by a `module:class`. Raises CorpusError for a folder that is none of its kind."""
+    module, _, name = reader.partition(":")
     source: Source = getattr(import_module(module), name)(corpus, folder, limits)
     return source
+
+
+def open_source(corpus: CorpusParams, folder: Path, limits: Limits) -> Source:
+    """The corpus whose files lie in `folder`. Raises CorpusError for an unknown format or a folder that is none of its kind."""
+    return open_with(reader_of(corpus), corpus, folder, limits)

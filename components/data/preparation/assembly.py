@@ -1,0 +1,227 @@
+"""From input shards to outputs/index and outputs/shards: parts by a crew, what all of them decide, a second look at each, one index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.data.documents import CorpusError
+from components.data.index import COUNTS_FILE, DROPPED_FILE, METRICS_FILE, QUARANTINE_FILE, Row, write_index
+from components.data.preparation.attempt import Task
+from components.data.preparation.counts import Counts
+from components.data.preparation.executors import Crew
+from components.data.preparation.finish import Finished, FinishTask, SampleTask, finish_part, index_row, sample_texts
+from components.data.preparation.inputs import Corpus
+from components.data.preparation.mapping import GivenUp, TaskMap
+from components.data.preparation.part import DROPPED, REJECTED, PartTask, discard_unfinished, lines, make_part
+from components.data.preparation.progress import Progress
+from components.data.preparation.reasons import Reasons
+from components.data.preparation.whole import Prepared, Removals, fitted_on, repeated
+from components.data.sources.source import Rejected, Unit
+from components.data.tokenizer import Tokenizer, fit
+from components.params import DataParams
+from components.run.failures import FailureClass, StageError
+from components.run.filetree import link_tree
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The folders to publish, unfinished until they are, and what they hold."""
+
+    shards: Path
+    index: Path
+    index_sha256: str
+    metrics: dict[str, float]
+    shard_count: int
+
+
+class Assembly:
+    """Prepares corpora in the work folder `body`, on a crew."""
+
+    def __init__(self, data: DataParams, seed: int, corpora: Sequence[Corpus], body: Path, crew: Crew, progress: Progress) -> None:
+        self._data = data
+        self._seed = seed
+        self._corpora = corpora
+        self._body = body
+        self._crew = crew
+        self._progress = progress
+        self._units = {f"{corpus.params.name}/{unit.name}": (corpus, unit) for corpus in corpora for unit in corpus.units}
+        self._given_up: dict[str, GivenUp] = {}
+
+    def run(self, tokenizer: Path | None) -> Assembled:
+        """All of it; with the tokenizer.json that is given, or one fitted on the training texts. Raises CorpusError and StageError."""
+        parts = self._parts()
+        removals = repeated(parts)
+        rejected = list(self._rejected(parts, removals))
+        self._check(parts, removals, [one for _, one in rejected])
+        tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, removals)
+        finished = self._finish(parts, removals, tokenizer_json)
+        return self._write(parts, finished, rejected, tokenizer_json)
+
+    def _parts(self) -> list[Prepared]:
+        folder = self._body / "parts"
+        folder.mkdir(exist_ok=True)
+        discard_unfinished(folder)
+        made: dict[str, Any] = {}
+
+        def done(name: str, value: Any) -> None:
+            made[name] = value
+            self._progress.ended(None if isinstance(value, GivenUp) else value)
+            if isinstance(value, GivenUp):
+                self._give_up(value)
+
+        listings = {corpus.params.name: _listing(corpus) for corpus in self._corpora}
+        tasks = [
+            PartTask(
+                corpus=corpus.params,
+                folder=corpus.folder,
+                reading=corpus.reading,
+                unit=unit,
+                tag=corpus.tag(unit),
+                shard_documents=self._data.shard_documents,
+                seed=self._seed,
+                listing=listings[corpus.params.name],
+                parts=folder,
+            )
+            for corpus, unit in self._units.values()
+        ]
+        self._map(make_part, {task.name: task for task in tasks}, done)
+        return [
+            Prepared(corpus.params.name, unit.name, made[name])
+            for name, (corpus, unit) in self._units.items()
+            if name not in self._given_up
+        ]
+
+    def _give_up(self, failed: GivenUp) -> None:
+        """Quarantine an input shard. Raises CorpusError above the rate, StageError where it is of the built-in corpus."""
+        corpus, _ = self._units[failed.name]
+        if corpus.trusted:
+            raise StageError(FailureClass.BUG, f"{failed.name}: {failed.reason}", f"please report this: {failed.trace}")
+        self._given_up[failed.name] = failed
+        count, total = len(self._given_up), len(self._units)
+        if count > self._data.max_quarantine_rate * total:
+            reasons = Reasons()
+            reasons.add(Rejected(one.name, one.reason) for one in self._given_up.values())
+            raise CorpusError(
+                f"{count} of {total} input shards cannot be prepared in {failed.attempts} attempts, more than data.max_quarantine_rate "
+                f"({self._data.max_quarantine_rate:g}) allows: {reasons.line()}"
+            )
+
+    def _rejected(self, parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[str, Rejected]]:
+        """What is quarantined, with its corpus, in the order of the input."""
+        known = {f"{one.corpus}/{one.unit}": one for one in parts}
+        for name, (corpus, unit) in self._units.items():
+            if name in known:
+                yield from ((corpus.params.name, Rejected(**line)) for line in lines(known[name].folder / REJECTED))
+            else:
+                failed = self._given_up[name]
+                reason = f"the whole input shard, after {failed.attempts} attempts: {failed.reason}"
+                yield corpus.params.name, Rejected(unit.name, reason)
+        yield from removals.rejected
+
+    def _check(self, parts: Sequence[Prepared], removals: Removals, rejected: Sequence[Rejected]) -> None:
+        kept = sum(one.part.documents for one in parts) - len(removals.rejected)
+        dropped = sum(one.part.dropped for one in parts)
+        total = kept + dropped + len(rejected)
+        if len(rejected) > self._data.max_quarantine_rate * total:
+            reasons = Reasons()
+            reasons.add(rejected)
+            raise CorpusError(
+                f"{len(rejected)} of {total} documents are unusable, more than data.max_quarantine_rate "
+                f"({self._data.max_quarantine_rate:g}) allows: {reasons.line()}"
+            )
+        if not any(one.part.train_documents for one in parts):
+            raise CorpusError("the input has no usable document with split `train`")
+
+    def _fit(self, parts: Sequence[Prepared], removals: Removals) -> str:
+        found: dict[str, Any] = {}
+        tasks = {
+            f"{one.corpus}/{one.unit}": SampleTask(one.part, removals.of(one.part), numbers) for one, numbers in fitted_on(parts, removals)
+        }
+        self._map(sample_texts, tasks, found.__setitem__)
+        texts = [text for name in tasks for text in _value(found[name])]
+        return fit(texts, self._data.vocabulary_size)
+
+    def _finish(self, parts: Sequence[Prepared], removals: Removals, tokenizer_json: str) -> list[Finished]:
+        file = self._body / "tokenizer.json"
+        file.write_text(tokenizer_json, encoding="utf-8")
+        sha256 = Tokenizer(tokenizer_json, self._data.tokenizer or file.name).sha256
+        found: dict[str, Any] = {}
+        tasks = {f"{one.corpus}/{one.unit}": FinishTask(one.part, removals.of(one.part), file, sha256) for one in parts}
+        self._map(finish_part, tasks, found.__setitem__)
+        return [_value(found[name]) for name in tasks]
+
+    def _write(
+        self, parts: Sequence[Prepared], finished: Sequence[Finished], rejected: Sequence[tuple[str, Rejected]], tokenizer_json: str
+    ) -> Assembled:
+        shards_folder, index_folder = self._body / "shards", self._body / "index"
+        for folder in (shards_folder, index_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        shards = sorted((shard for one in finished for shard in one.shards), key=lambda shard: shard.name)
+        for one in finished:
+            for shard in one.shards:
+                link_tree(one.shards_folder / shard.name, shards_folder / shard.name)
+        counts = Counts()
+        digest = write_index(index_folder, counts.counting(_rows(finished)), shards, tokenizer_json)
+        for corpus, one_rejected in rejected:
+            counts.quarantine(corpus, one_rejected)
+        dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)]
+        for corpus, line in dropped:
+            counts.drop(corpus, line["filter"], line["image"] is None)
+        _write_lines(index_folder / QUARANTINE_FILE, [{"corpus": corpus, **vars(one)} for corpus, one in rejected])
+        _write_lines(index_folder / DROPPED_FILE, [{"corpus": corpus, **line} for corpus, line in dropped])
+        metrics = counts.metrics() | {"quarantined_shards": float(len(self._given_up))}
+        (index_folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        (index_folder / COUNTS_FILE).write_text(json.dumps(counts.as_dict(), indent=1) + "\n", encoding="utf-8")
+        return Assembled(shards_folder, index_folder, digest, metrics, len(shards))
+
+    def _map(self, function: Callable[..., Any], arguments: dict[str, Any], on_done: Callable[[str, Any], None]) -> None:
+        marks = self._body / "running"
+        shutil.rmtree(marks, ignore_errors=True)
+        tasks = [
+            Task(name, function, argument, marks / hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
+            for name, argument in arguments.items()
+        ]
+        watch = self._progress.watch
+        data = self._data
+        TaskMap(self._crew, data.shard_attempts, data.shard_timeout_s, on_done, lambda marks: watch(self._crew, marks)).run(tasks)
+
+
+def _rows(finished: Sequence[Finished]) -> Iterator[Row]:
+    for one in finished:
+        yield from map(index_row, lines(one.rows))
+
+
+def _value(value: Any) -> Any:
+    """The value of a task that reads nothing from outside: it has no business to fail."""
+    if isinstance(value, GivenUp):
+        raise StageError(FailureClass.INFRASTRUCTURE, f"{value.name} could not be finished: {value.reason}", "see the log of the stage")
+    return value
+
+
+def _listing(corpus: Corpus) -> str:
+    """Digest of the names, sizes and times of a corpus's files, cheap where their bytes are many."""
+    digest = hashlib.sha256(f"{corpus.folder}\0{corpus.params.model_dump_json()}\0{corpus.reading!r}".encode("utf-8", "surrogatepass"))
+    for unit in corpus.units:
+        digest.update(_unit_listing(corpus, unit).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _unit_listing(corpus: Corpus, unit: Unit) -> str:
+    told = [unit.name]
+    for name in unit.files:
+        with suppress(OSError):
+            status = (corpus.folder / name).stat()
+            told.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return "\0".join(told)
+
+
+def _write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
