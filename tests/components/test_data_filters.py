@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from filter_world import corpus, document, judged, pair, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +26,13 @@ from components.data.layout import encode
 from components.data.pictures import decode
 from components.data.shards import ShardWriter
 from components.data.tokenizer import Tokenizer, fit
+from components.filter_params import FilterParams
 from components.params import DataParams
 from model.presets import preset
 
 MMC4: dict[str, Any] = {"min_similarity": 0.24, "max_images": 6, "drop_imageless": True, "single_image_drop": 0.5}
 PNG = picture(0)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def page(key: str, scores: list[float | None], **more: Any) -> Any:
@@ -192,6 +195,21 @@ def test_a_sequence_is_coherent_where_neighbours_are_more_alike_than_others() ->
 def test_documents_for_evaluation_are_not_touched() -> None:
     outcome = judged(page("a", [0.0] * 9, split="evaluation"), **MMC4, languages=("de",), drop_unstated=("language",))
     assert len(kept(outcome)) == 9
+
+
+def test_the_page_shows_parameters_that_exist() -> None:
+    shown = (ROOT / "docs/filters.md").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(shown.partition("```yaml")[2].partition("```")[0])["data"]
+    found = DataParams(**recipe, documents={}, evaluation_documents={})
+    assert {one.name: len(Filters(one, 0, ROOT).nothing.dropped) for one in found.corpora} == {
+        "mmc4": 4,
+        "laion_coco": 1,
+        "laion_2b": 2,
+        "okvqa": 0,
+    }
+    for name in {*FilterParams.model_fields} - {"drop_unstated"}:
+        assert f"`{name}`" in shown
+    assert all(f"| `{name}` |" in shown for name in ORDER)
 
 
 def test_parameters_that_contradict_each_other_are_refused() -> None:

@@ -111,6 +111,13 @@ def test_near_pairs_are_found_among_many() -> None:
     assert len(one) < 210, "chance brings hardly any"
 
 
+def test_what_is_nearly_all_alike_is_an_error_and_not_the_end_of_memory() -> None:
+    alike = np.unique(np.bitwise_or.reduce(np.uint64(1) << np.random.default_rng(2).integers(0, 64, (2, 900)).astype(np.uint64)))
+    with pytest.raises(CorpusError, match="lower the bits"):
+        pairs_among(alike, 4, limit=1000)
+    assert len(pairs_among(alike, 4)[0]) == len(alike) * (len(alike) - 1) // 2
+
+
 def test_words_are_compared_without_case_signs_and_width() -> None:
     assert words("A cat, ｓitting: l'été!") == ["a", "cat", "sitting", "l", "été"]
     assert words("猫が座る") == ["猫", "が", "座", "る"]

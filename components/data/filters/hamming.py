@@ -12,25 +12,36 @@ from math import comb
 
 import numpy as np
 
+from components.data.documents import CorpusError
+
+MAX_PAIRS = 50_000_000
+"""Pairs that are held, 8 bytes each."""
 _BITS = 64
 _SORT_COST = 3.0
 """What it costs to bring a hash into its bucket, in comparisons of a pair (measured)."""
 _Bands = list[tuple[int, int]]
 
 
-def pairs_among(hashes: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs_among(hashes: np.ndarray, distance: int, limit: int = MAX_PAIRS) -> tuple[np.ndarray, np.ndarray]:
     """Places (i, j), i < j, of the pairs that differ in at most `distance` bits, in ascending order.
 
-    `hashes`: uint64 [n], distinct and ascending.
+    `hashes`: uint64 [n], distinct and ascending. Raises CorpusError where there are more than `limit` pairs: what is nearly all alike
+    would fill the memory, and its likeness says nothing.
     """
-    found = [np.zeros(0, np.uint64)]
+    pairs = np.zeros(0, np.uint64)
     for bands, agreeing in _arrangements(distance, len(hashes)):
         arranged = np.sort(_arrange(hashes, bands))
         width = sum(end - start for start, end in bands[:agreeing])
+        found, count = [pairs], 0
         for one, two in _near(arranged, np.uint64(_BITS - width), distance):
             places = np.sort([np.searchsorted(hashes, _restore(side, bands)) for side in (one, two)], axis=0).astype(np.uint64)
             found.append(places[0] << np.uint64(32) | places[1])
-    pairs = np.unique(np.concatenate(found))
+            count += len(one)
+            if count > limit:
+                raise CorpusError(
+                    f"of {len(hashes)} pictures more than {limit} pairs are near each other: lower the bits up to which they are"
+                )
+        pairs = np.unique(np.concatenate(found))
     return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
