@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from components.combinations import contradictions
+from components.filter_params import DecontaminationParams, FilterParams
+from components.frozen import Frozen
 from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
@@ -32,12 +34,6 @@ class ParamsError(ValueError):
     """A value in params.yaml or an override cannot be used; the message names the key and the fix."""
 
 
-class Frozen(BaseModel):
-    """Base of every section: unknown keys are errors and values cannot be changed after loading."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
 class CorpusParams(Frozen):
     """One corpus in its published form; docs/corpora.md lists the formats."""
 
@@ -46,6 +42,7 @@ class CorpusParams(Frozen):
     split: Literal["train", "evaluation"] = Field("train", description="what its documents are for")
     licence: str = Field("unknown", description="what allows its use, for the documents that do not say it themselves")
     options: dict[str, str | int | float | bool] = Field({}, description="what only this format knows; its Options class explains them")
+    filters: FilterParams = FilterParams()
 
 
 class DataParams(Frozen):
@@ -57,6 +54,7 @@ class DataParams(Frozen):
     )
     path: str | None = Field(None, description="the user's folder, only with source `folder`; set by `mmfs run --data PATH`")
     corpora: tuple[CorpusParams, ...] = Field((), description="the corpora to prepare, only with source `corpora`")
+    decontamination: DecontaminationParams = DecontaminationParams()
     documents: dict[Kind, NonNegativeInt] = Field(description="training documents composed per kind (built-in corpus)")
     evaluation_documents: dict[Kind, NonNegativeInt] = Field(description="held-out documents composed per kind (built-in corpus)")
     held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
@@ -87,6 +85,8 @@ class DataParams(Frozen):
         names = [corpus.name for corpus in self.corpora]
         if len(set(names)) < len(names):
             raise ValueError("two of data.corpora have the same name")
+        if unknown := sorted(set(self.decontamination.corpora) - set(names)):
+            raise ValueError(f"data.decontamination.corpora names {', '.join(unknown)}, which data.corpora does not have")
         return self
 
 

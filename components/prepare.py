@@ -6,9 +6,13 @@ done is in components/data/preparation.
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from components.data.documents import CorpusError
+from components.data.filters.funnel import FUNNEL_FILE
 from components.data.preparation.assembly import Assembly
 from components.data.preparation.executors import cores, open_crew
 from components.data.preparation.inputs import corpora, worth_a_pool
@@ -18,6 +22,8 @@ from components.results import PrepareResult
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
+
+_TABLE = "filters.json"
 
 
 def run(params: Params, paths: Paths, context: StageContext) -> PrepareResult:
@@ -38,6 +44,7 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
     with open_crew(workers, settings.dask, data.shard_timeout_s, lambda documents, size: None) as crew:
         assembly = Assembly(data, params.seed, found, context.work.body, crew, progress)
         made = assembly.run(paths.input_tokenizer if data.tokenizer else None)
+    _log_funnel(made.index, context)
     context.work.publish(made.shards, paths.shards)
     context.work.publish(made.index, paths.index)
     documents = sum(int(made.metrics[f"{split}_documents"]) for split in ("train", "evaluation"))
@@ -49,6 +56,18 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
         quarantined=quarantined,
         index_sha256=made.index_sha256,
     )
+
+
+def _log_funnel(index: Path, context: StageContext) -> None:
+    """The funnel as a table of MLflow's, which its page of a run's artifacts shows and `mlflow.load_table` reads."""
+    rows: list[dict[str, Any]] = json.loads((index / FUNNEL_FILE).read_text(encoding="utf-8"))["rows"]
+    if not rows:
+        return
+    table = context.work.body / _TABLE
+    values = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+    table.write_text(json.dumps(values), encoding="utf-8")
+    context.tracking.log_artifact(table)
+    context.tracking.set_tags({"mlflow.loggedArtifacts": json.dumps([{"path": _TABLE, "type": "table"}])})
 
 
 if __name__ == "__main__":

@@ -20,18 +20,28 @@ from components.settings import Settings
 
 
 class Tracking:
-    """What a stage tells MLflow."""
+    """Keeps what a stage tells MLflow."""
+
+    def __init__(self) -> None:
+        self.artifacts: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
 
     def log_metrics(self, points: object) -> None: ...
 
+    def log_artifact(self, path: Path) -> None:
+        self.artifacts[path.name] = path.read_text(encoding="utf-8")
 
-def run(root: Path, values: DataParams, workers: int | None = 0, **settings: Any) -> PrepareResult:
+    def set_tags(self, tags: dict[str, str]) -> None:
+        self.tags |= tags
+
+
+def run(root: Path, values: DataParams, workers: int | None = 0, tracking: Tracking | None = None, **settings: Any) -> PrepareResult:
     """The stage's body in `root`, as its main would call it."""
     params: Params = load(SOURCE / "params.yaml").model_copy(update={"data": values})
     work = WorkFolder(root / "work", root)
     work.body.mkdir(parents=True, exist_ok=True)
     own = Settings(root=root, prepare_workers=workers, **settings)
-    context = SimpleNamespace(work=work, events=EventWriter(root / "events.jsonl"), tracking=Tracking(), settings=own)
+    context = SimpleNamespace(work=work, events=EventWriter(root / "events.jsonl"), tracking=tracking or Tracking(), settings=own)
     return prepare.run(params, Paths(root), cast(StageContext, context))
 
 

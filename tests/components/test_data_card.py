@@ -8,23 +8,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_prepare import EXAMPLE, run_prepare, small
+from preparation_world import run
+from tiny_line import SOURCE
 
 from components.data.card.histograms import histogram
 from components.data.card.page import make_card, render
 from components.data.card.provenance import PROVENANCE_FILE, Provenance
-from components.data.documents import Document, TextItem
 from components.data.index import Index
 from components.data.reader import DocumentReader
+from components.params import DataParams
+
+EXAMPLE = SOURCE / "examples" / "folder"
 
 
-def document(number: int, origin: str, **facts: float | str) -> Document:
-    return Document.model_validate(
-        {
-            "id": f"d{number}", "source": f"s{number % 2}", "kind": "text", "split": "train", "licence": "CC0-1.0",
-            "origin": origin, "items": [TextItem(text="a")], "facts": facts,
-        }
-    )  # fmt: skip
+def told(found: Provenance, number: int, origin: str, **facts: float | str) -> None:
+    found.add(f"s{number % 2}", 1, {"origin": origin, "licence": "CC0-1.0"} | facts)
 
 
 ORIGINS = st.sampled_from(["natural", "automated", "human"])
@@ -32,14 +30,11 @@ ORIGINS = st.sampled_from(["natural", "automated", "human"])
 
 @given(st.lists(st.tuples(ORIGINS, st.floats(-1, 1)), max_size=30), st.integers(0, 30), st.randoms())
 def test_parts_add_up_to_the_same_whatever_their_order(drawn: list[tuple[str, float]], cut: int, random: object) -> None:
-    documents = [document(number, origin, alignment=value) for number, (origin, value) in enumerate(drawn)]
     whole, first, second = Provenance(), Provenance(), Provenance()
-    for one in documents:
-        whole.add(one)
-    for one in reversed(documents[:cut]):
-        first.add(one)
-    for one in documents[cut:]:
-        second.add(one)
+    for number, (origin, value) in enumerate(drawn):
+        told(whole, number, origin, alignment=value)
+    for number, (origin, value) in reversed(list(enumerate(drawn))):
+        told(first if number < cut else second, number, origin, alignment=value)
     second.merge(first)
     assert second.to_dict() == whole.to_dict() == Provenance.from_dict(json.loads(json.dumps(whole.to_dict()))).to_dict()
 
@@ -47,8 +42,8 @@ def test_parts_add_up_to_the_same_whatever_their_order(drawn: list[tuple[str, fl
 def test_mean_and_deviation_are_those_of_the_documents_that_state_the_number() -> None:
     found = Provenance()
     for number, value in enumerate((0.1, 0.3, 0.5)):
-        found.add(document(2 * number, "human", alignment=value, language="de"))
-    found.add(document(6, "human", alignment="high"))
+        told(found, 2 * number, "human", alignment=value, language="de")
+    told(found, 6, "human", alignment="high")
     share = found.shares["s0", "human"]
     assert share.alignment.mean == pytest.approx(0.3) and share.alignment.deviation == pytest.approx(0.163299, abs=1e-6)
     assert share.documents == 4 and share.alignment.count == 3 and share.cost_usd.mean is None
@@ -65,10 +60,10 @@ def test_every_value_is_in_the_bin_that_says_so(values: list[int]) -> None:
 def test_the_card_of_a_prepared_corpus_counts_and_shows_it(tmp_path: Path) -> None:
     (tmp_path / "data/input").mkdir(parents=True)
     (tmp_path / "data/input/folder").symlink_to(EXAMPLE)
-    run_prepare(tmp_path, small(source="folder", path=str(EXAMPLE)))
+    run(tmp_path, DataParams(documents={}, evaluation_documents={}, source="folder", path=str(EXAMPLE)))
     index = Index(tmp_path / "outputs/index")
     found = Provenance()
-    found.add(document(0, "automated", alignment=0.25))
+    told(found, 0, "automated", alignment=0.25)
     (index.folder / PROVENANCE_FILE).write_text(json.dumps(found.to_dict()))
     row = {"corpus": "<b>web</b>", "filter": "no image", "documents_in": 9, "documents_dropped": 3, "images_in": 0, "images_dropped": 0}
     (index.folder / "funnel.json").write_text(json.dumps({"rows": [row]}))

@@ -10,51 +10,23 @@ import struct
 import tarfile
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
+from preparation_world import run, tree
 
-from components import prepare
 from components.data.index import Index
 from components.data.pictures import encode_png
 from components.data.sources.digits import export_digits
 from components.data.sources.folder import FolderSource
 from components.data.sources.source import Limits, Rejected
-from components.params import COMPOSED_KINDS, CorpusParams, DataParams, Params, load
-from components.results import PrepareResult
-from components.run.events import EventWriter
+from components.params import COMPOSED_KINDS, CorpusParams, DataParams
 from components.run.failures import FailureClass, StageError
-from components.run.main import StageContext
-from components.run.paths import Paths
-from components.run.work import WorkFolder
-from components.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "folder"
-
-
-class Tracking:
-    """What a stage tells MLflow."""
-
-    def log_metrics(self, points: object) -> None: ...
-
-
-def run_prepare(root: Path, data: DataParams, **settings: Any) -> PrepareResult:
-    params: Params = load(ROOT / "params.yaml").model_copy(update={"data": data})
-    work = WorkFolder(root / "work", root)
-    work.body.mkdir(parents=True, exist_ok=True)
-    events = EventWriter(root / "events.jsonl")
-    context = SimpleNamespace(work=work, events=events, tracking=Tracking(), settings=Settings(root=root, **settings))
-    return prepare.run(params, Paths(root), cast(StageContext, context))
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
 
 
 def small(**changes: Any) -> DataParams:
@@ -70,7 +42,7 @@ def test_the_same_input_gives_the_same_bytes_also_after_a_kill(tmp_path: Path) -
         leftover = tmp_path / name / "work/body/shards/train-caption-00000.tar"
         leftover.parent.mkdir(parents=True)
         leftover.write_bytes(name.encode())
-        result = run_prepare(tmp_path / name, small())
+        result = run(tmp_path / name, small())
         assert result.documents == 7 * len(COMPOSED_KINDS)
         assert result.quarantined == 0
     assert tree(tmp_path / "one/outputs") == tree(tmp_path / "two words/outputs")
@@ -78,7 +50,7 @@ def test_the_same_input_gives_the_same_bytes_also_after_a_kill(tmp_path: Path) -
 
 def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_path: Path) -> None:
     export_digits(tmp_path / "data/input/digits")
-    run_prepare(tmp_path, small())
+    run(tmp_path, small())
     index = Index(tmp_path / "outputs/index")
     assert {"train", "evaluation"} == {
         row.split for kind in COMPOSED_KINDS for split in ("train", "evaluation") for row in index.rows(split, kind)
@@ -102,7 +74,7 @@ def test_any_tool_reads_the_shards_and_the_index_knows_where_everything_is(tmp_p
 
 def test_missing_scans_are_bad_data_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"components.version") as error:
-        run_prepare(tmp_path, small())
+        run(tmp_path, small())
     assert error.value.failure is FailureClass.BAD_DATA
     assert not (tmp_path / "outputs").exists()
 
@@ -184,10 +156,10 @@ def test_every_hostile_document_is_quarantined_with_its_reason(hostile: Path) ->
 def test_quarantine_is_counted_and_fails_only_over_the_rate(tmp_path: Path, hostile: Path) -> None:
     data = small(source="folder", path="data/input/folder", max_image_pixels=1_000_000)
     with pytest.raises(StageError, match=r"19 of 20 documents are unusable.*documents.jsonl:2: not JSON") as error:
-        run_prepare(tmp_path, data)
+        run(tmp_path, data)
     assert error.value.failure is FailureClass.BAD_DATA
     assert not (tmp_path / "outputs").exists()
-    result = run_prepare(tmp_path, data.model_copy(update={"max_quarantine_rate": 1.0}))
+    result = run(tmp_path, data.model_copy(update={"max_quarantine_rate": 1.0}))
     assert (result.documents, result.quarantined) == (1, 19)
     assert result.metrics["quarantine_rate"] == pytest.approx(19 / 20, abs=1e-6)
     assert len((tmp_path / "outputs/index/quarantine.jsonl").read_text().splitlines()) == 19
@@ -196,7 +168,7 @@ def test_quarantine_is_counted_and_fails_only_over_the_rate(tmp_path: Path, host
 def test_the_example_folder_is_accepted_whole(tmp_path: Path) -> None:
     (tmp_path / "data/input").mkdir(parents=True)
     (tmp_path / "data/input/folder").symlink_to(EXAMPLE)
-    result = run_prepare(tmp_path, small(source="folder", path=str(EXAMPLE)))
+    result = run(tmp_path, small(source="folder", path=str(EXAMPLE)))
     assert result.quarantined == 0
     index = Index(tmp_path / "outputs/index")
     assert set(index.kinds("train")) == set(COMPOSED_KINDS)

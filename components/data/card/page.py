@@ -13,11 +13,11 @@ from components.data.card.histograms import Bin, histogram
 from components.data.card.provenance import PROVENANCE_FILE, Provenance, Share
 from components.data.card.samples import Sample, draw, load
 from components.data.documents import SPLITS
+from components.data.filters.funnel import FUNNEL_FILE
 from components.data.index import QUARANTINE_FILE, Index, Row
 from components.data.reader import DocumentReader
 from components.evaluation.html import environment, png_uri
 
-FUNNEL_FILE = "funnel.json"
 _REASONS = 12
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from components.data.documents import Document
-
 PROVENANCE_FILE = "provenance.json"
+MEASURED = ("alignment", "cost_seconds", "cost_usd")
+STATED_FACTS = ("language", *MEASURED)
+"""Facts of a document that are added up."""
 VERSION = 1
 _MOST_NAMED = 50
 """Licences and languages that are kept by name; what comes after the most frequent ones is added up as `other`."""
@@ -64,14 +66,14 @@ class Share:
     cost_seconds: Measured = field(default_factory=Measured)
     cost_usd: Measured = field(default_factory=Measured)
 
-    def add(self, document: Document) -> None:
-        """One more document."""
+    def add(self, images: int, stated: Mapping[str, Any]) -> None:
+        """One more document: its pictures, and what it states."""
         self.documents += 1
-        self.images += len(document.images)
-        self.licences[document.licence[:80]] += 1
-        self.languages[str(document.facts.get("language", "not stated"))[:40]] += 1
-        for name in ("alignment", "cost_seconds", "cost_usd"):
-            value = document.facts.get(name)
+        self.images += images
+        self.licences[str(stated["licence"])[:80]] += 1
+        self.languages[str(stated.get("language", "not stated"))[:40]] += 1
+        for name in MEASURED:
+            value = stated.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 getattr(self, name).add(float(value))
 
@@ -81,7 +83,7 @@ class Share:
         self.images += other.images
         self.licences.update(other.licences)
         self.languages.update(other.languages)
-        for name in ("alignment", "cost_seconds", "cost_usd"):
+        for name in MEASURED:
             getattr(self, name).merge(getattr(other, name))
 
 
@@ -91,9 +93,9 @@ class Provenance:
     def __init__(self) -> None:
         self.shares: dict[tuple[str, str], Share] = {}
 
-    def add(self, document: Document) -> None:
-        """One more document."""
-        self.shares.setdefault((document.source, document.origin), Share()).add(document)
+    def add(self, source: str, images: int, stated: Mapping[str, Any]) -> None:
+        """One more document: its source, its pictures, and what it states (`origin`, `licence`, and of STATED_FACTS what it has)."""
+        self.shares.setdefault((source, stated["origin"]), Share()).add(images, stated)
 
     def merge(self, other: Provenance) -> None:
         """Add another part of the corpus."""

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.data.card.provenance import PROVENANCE_FILE, Provenance
 from components.data.documents import CorpusError
+from components.data.filters.funnel import FUNNEL_FILE, Funnel, funnel_metrics, funnel_rows
+from components.data.filters.outcome import records
+from components.data.filters.signatures import Signer
+from components.data.filters.whole import WholePass, wants_signatures, whole_pass
 from components.data.index import COUNTS_FILE, DROPPED_FILE, METRICS_FILE, QUARANTINE_FILE, Row, write_index
 from components.data.preparation.attempt import Task
 from components.data.preparation.counts import Counts
@@ -19,7 +24,7 @@ from components.data.preparation.executors import Crew
 from components.data.preparation.finish import Finished, FinishTask, SampleTask, finish_part, index_row, sample_texts
 from components.data.preparation.inputs import Corpus
 from components.data.preparation.mapping import GivenUp, TaskMap
-from components.data.preparation.part import DROPPED, REJECTED, PartTask, discard_unfinished, lines, make_part
+from components.data.preparation.part import DROPPED, FUNNEL, REJECTED, SIGNATURES, PartTask, discard_unfinished, lines, make_part
 from components.data.preparation.progress import Progress
 from components.data.preparation.reasons import Reasons
 from components.data.preparation.whole import Prepared, Removals, fitted_on, repeated
@@ -59,10 +64,15 @@ class Assembly:
         parts = self._parts()
         removals = repeated(parts)
         rejected = list(self._rejected(parts, removals))
-        self._check(parts, removals, [one for _, one in rejected])
+        compared = self._compare(parts, removals)
+        dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)] + list(_losses(parts, compared))
+        self._check(parts, removals, [one for _, one in rejected], sum(len(one) for one in compared.dropped.values()))
         tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, removals)
         finished = self._finish(parts, removals, tokenizer_json)
-        return self._write(parts, finished, rejected, tokenizer_json)
+        funnel = compared.funnel
+        for one in parts:
+            funnel = Funnel.from_json(json.loads((one.folder / FUNNEL).read_text(encoding="utf-8"))) + funnel
+        return self._write(finished, rejected, dropped, funnel, tokenizer_json)
 
     def _parts(self) -> list[Prepared]:
         folder = self._body / "parts"
@@ -86,6 +96,7 @@ class Assembly:
                 tag=corpus.tag(unit),
                 shard_documents=self._data.shard_documents,
                 seed=self._seed,
+                signer=Signer.of(self._data) if wants_signatures(self._data, corpus.params) else None,
                 listing=listings[corpus.params.name],
                 parts=folder,
             )
@@ -97,6 +108,18 @@ class Assembly:
             for name, (corpus, unit) in self._units.items()
             if name not in self._given_up
         ]
+
+    def _compare(self, parts: Sequence[Prepared], removals: Removals) -> WholePass:
+        """What the rules over whole corpora drop; it joins what leaves the parts."""
+        files: dict[str, list[Path]] = {}
+        for one in parts:
+            if (one.folder / SIGNATURES).is_file():
+                files.setdefault(one.corpus, []).append(one.folder / SIGNATURES)
+        gone = {folder / SIGNATURES: ids for folder, ids in removals.ids.items()}
+        compared = whole_pass(self._data, files, self._corpora[0].folder.parent, gone)
+        for path, dropped in compared.dropped.items():
+            removals.ids.setdefault(path.parent, set()).update(one.id for one in dropped)
+        return compared
 
     def _give_up(self, failed: GivenUp) -> None:
         """Quarantine an input shard. Raises CorpusError above the rate, StageError where it is of the built-in corpus."""
@@ -125,9 +148,9 @@ class Assembly:
                 yield corpus.params.name, Rejected(unit.name, reason)
         yield from removals.rejected
 
-    def _check(self, parts: Sequence[Prepared], removals: Removals, rejected: Sequence[Rejected]) -> None:
-        kept = sum(one.part.documents for one in parts) - len(removals.rejected)
-        dropped = sum(one.part.dropped for one in parts)
+    def _check(self, parts: Sequence[Prepared], removals: Removals, rejected: Sequence[Rejected], compared: int) -> None:
+        kept = sum(one.part.documents for one in parts) - len(removals.rejected) - compared
+        dropped = sum(one.part.dropped for one in parts) + compared
         total = kept + dropped + len(rejected)
         if len(rejected) > self._data.max_quarantine_rate * total:
             reasons = Reasons()
@@ -158,7 +181,12 @@ class Assembly:
         return [_value(found[name]) for name in tasks]
 
     def _write(
-        self, parts: Sequence[Prepared], finished: Sequence[Finished], rejected: Sequence[tuple[str, Rejected]], tokenizer_json: str
+        self,
+        finished: Sequence[Finished],
+        rejected: Sequence[tuple[str, Rejected]],
+        dropped: Sequence[tuple[str, dict[str, Any]]],
+        funnel: Funnel,
+        tokenizer_json: str,
     ) -> Assembled:
         shards_folder, index_folder = self._body / "shards", self._body / "index"
         for folder in (shards_folder, index_folder):
@@ -168,18 +196,19 @@ class Assembly:
         for one in finished:
             for shard in one.shards:
                 link_tree(one.shards_folder / shard.name, shards_folder / shard.name)
-        counts = Counts()
-        digest = write_index(index_folder, counts.counting(_rows(finished)), shards, tokenizer_json)
+        counts, provenance = Counts(), Provenance()
+        digest = write_index(index_folder, counts.counting(_rows(finished, provenance)), shards, tokenizer_json)
         for corpus, one_rejected in rejected:
             counts.quarantine(corpus, one_rejected)
-        dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)]
         for corpus, line in dropped:
             counts.drop(corpus, line["filter"], line["image"] is None)
         _write_lines(index_folder / QUARANTINE_FILE, [{"corpus": corpus, **vars(one)} for corpus, one in rejected])
         _write_lines(index_folder / DROPPED_FILE, [{"corpus": corpus, **line} for corpus, line in dropped])
-        metrics = counts.metrics() | {"quarantined_shards": float(len(self._given_up))}
-        (index_folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-        (index_folder / COUNTS_FILE).write_text(json.dumps(counts.as_dict(), indent=1) + "\n", encoding="utf-8")
+        metrics = counts.metrics() | {"quarantined_shards": float(len(self._given_up))} | _of_filters(funnel)
+        _write_json(index_folder / METRICS_FILE, metrics)
+        _write_json(index_folder / COUNTS_FILE, counts.as_dict())
+        _write_json(index_folder / PROVENANCE_FILE, provenance.to_dict())
+        _write_json(index_folder / FUNNEL_FILE, {"version": 1, "rows": funnel_rows(funnel)})
         return Assembled(shards_folder, index_folder, digest, metrics, len(shards))
 
     def _map(self, function: Callable[..., Any], arguments: dict[str, Any], on_done: Callable[[str, Any], None]) -> None:
@@ -194,9 +223,22 @@ class Assembly:
         TaskMap(self._crew, data.shard_attempts, data.shard_timeout_s, on_done, lambda marks: watch(self._crew, marks)).run(tasks)
 
 
-def _rows(finished: Sequence[Finished]) -> Iterator[Row]:
+def _rows(finished: Sequence[Finished], provenance: Provenance) -> Iterator[Row]:
     for one in finished:
-        yield from map(index_row, lines(one.rows))
+        for line in lines(one.rows):
+            provenance.add(line["source"], len(line["images"]), line["stated"])
+            yield index_row(line)
+
+
+def _losses(parts: Sequence[Prepared], compared: WholePass) -> Iterator[tuple[str, dict[str, Any]]]:
+    for one in parts:
+        for dropped in compared.dropped.get(one.folder / SIGNATURES, ()):
+            yield from ((one.corpus, dict(line)) for line in records(dropped))
+
+
+def _of_filters(funnel: Funnel) -> dict[str, float]:
+    """The funnel's numbers where there is a filter at all."""
+    return funnel_metrics(funnel) if funnel.dropped else {}
 
 
 def _value(value: Any) -> Any:
@@ -221,6 +263,10 @@ def _unit_listing(corpus: Corpus, unit: Unit) -> str:
             status = (corpus.folder / name).stat()
             told.append(f"{name} {status.st_size} {status.st_mtime_ns}")
     return "\0".join(told)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:

@@ -100,7 +100,7 @@ def kept(part: Part, without: frozenset[str]) -> Iterator[tuple[dict[str, Any], 
 
 def index_row(values: dict[str, Any]) -> Row:
     """The index's row of a finished part's."""
-    known = {name: value for name, value in values.items() if name not in ("layout", "lengths")}
+    known = {name: value for name, value in values.items() if name not in ("layout", "lengths", "stated")}
     images = tuple((width, height) for width, height in values["images"])
     lengths = iter(values["lengths"])
     items = tuple(IMAGE if letter == "i" else next(lengths) for letter in values["layout"])

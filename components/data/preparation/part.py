@@ -14,9 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.data.documents import CorpusError, ImageItem
+from components.data.card.provenance import STATED_FACTS
+from components.data.documents import CorpusError, Document, ImageItem
+from components.data.filters.chain import Filters
+from components.data.filters.funnel import Funnel
+from components.data.filters.outcome import Dropped, records
+from components.data.filters.signatures import Signature, Signer
 from components.data.preparation.inputs import Documents, Reading
-from components.data.preparation.steps import Dropped, chain, records
 from components.data.shards import Place, Shard, ShardWriter
 from components.data.sources.source import Accepted, Rejected, Unit
 from components.params import CorpusParams
@@ -24,6 +28,7 @@ from components.params import CorpusParams
 VERSION = 1
 SHARDS = "shards"
 ROWS, TEXTS, REJECTED, DROPPED, RECORD = "rows.jsonl", "texts.jsonl", "rejected.jsonl", "dropped.jsonl", "part.json"
+FUNNEL, SIGNATURES = "funnel.json", "signatures.safetensors"
 _COUNTS = ("documents", "train_documents", "rejected", "dropped", "train_texts")
 _CHUNK_BYTES = 1 << 20
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -33,7 +38,8 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PartTask:
-    """One input shard to prepare. `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
+    """One input shard to prepare. `signer` makes the signatures that rules over the whole corpus compare, None where no rule does;
+    `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
 
     corpus: CorpusParams
     folder: Path
@@ -42,6 +48,7 @@ class PartTask:
     tag: str
     shard_documents: int
     seed: int
+    signer: Signer | None
     listing: str
     parts: Path
 
@@ -61,6 +68,7 @@ class PartTask:
             "corpus": self.corpus.model_dump(mode="json"),
             "shard_documents": self.shard_documents,
             "seed": self.seed,
+            "signer": self.signer and vars(self.signer),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -134,7 +142,9 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
             stack.enter_context((staging / name).open("w", encoding="utf-8")) for name in (ROWS, TEXTS, REJECTED, DROPPED)
         )
         counts = dict.fromkeys(_COUNTS, 0)
-        rules = chain(task.corpus, task.seed, task.folder)
+        rules = Filters(task.corpus, task.seed, task.folder)
+        funnel = rules.nothing
+        signatures: list[Signature] = []
         seen: set[str] = set()
         written = 0
         for number, sample in enumerate(_opened(task).documents(task.unit), 1):
@@ -147,6 +157,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
                 continue
             seen.add(sample.document.id)
             outcome = rules.apply(sample)
+            funnel += Funnel.of(task.corpus.name, outcome)
             for loss in records(outcome):
                 _line(dropped, loss)
             if isinstance(outcome, Dropped):
@@ -161,7 +172,12 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
             written += place.length
             _line(rows, _row(outcome.accepted, place))
             _line(texts, document.texts)
+            if task.signer is not None:
+                signatures.append(task.signer.signature(outcome.accepted))
         shards = writer.finish()
+    (staging / FUNNEL).write_text(json.dumps(funnel.as_json()), encoding="utf-8")
+    if task.signer is not None:
+        task.signer.save(staging / SIGNATURES, signatures)
     files = {path.relative_to(staging).as_posix(): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()}
     record: dict[str, Any] = {
         "version": VERSION,
@@ -187,7 +203,14 @@ def _row(sample: Accepted, place: Place) -> dict[str, Any]:
         "trained_images": sum(item.loss for item in document.images),
         "layout": "".join("i" if isinstance(item, ImageItem) else "t" for item in document.items),
         "given": [number for number, item in enumerate(document.items) if not item.loss],
+        "stated": _stated(document),
     }
+
+
+def _stated(document: Document) -> dict[str, Any]:
+    """What the data card adds up."""
+    facts = {name: document.facts[name] for name in STATED_FACTS if name in document.facts}
+    return {"origin": document.origin, "licence": document.licence} | facts
 
 
 def _line(file: TextIO, value: Any) -> None:

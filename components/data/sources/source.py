@@ -97,7 +97,7 @@ def accept(document: Document, images: Sequence[bytes], limits: Limits, sizes: S
         sizes = [measure(data, item.path, limits) for item, data in zip(document.images, images, strict=True)]
     if document.kind == "referring":
         _check_box_inside(document, sizes)
-    return Accepted(_with_members(document, images), list(images), list(sizes))
+    return Accepted(with_members(document, images), list(images), list(sizes))
 
 
 def measure(data: bytes, name: str, limits: Limits) -> tuple[int, int]:
@@ -109,15 +109,16 @@ def measure(data: bytes, name: str, limits: Limits) -> tuple[int, int]:
     return width, height
 
 
-def document_id(corpus: str, key: str) -> str:
-    """A document's id from the corpus's own key: readable where the key is short and plain, a digest of it where not."""
-    return f"{corpus}-{key if _KEY.fullmatch(key) else hashlib.blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
-
-
-def _with_members(document: Document, images: Sequence[bytes]) -> Document:
+def with_members(document: Document, images: Sequence[bytes]) -> Document:
+    """The document with its image items naming their members in a shard, numbered in item order."""
     names = (member_name(document.id, number, data) for number, data in enumerate(images))
     items = [item.model_copy(update={"path": next(names)}) if isinstance(item, ImageItem) else item for item in document.items]
     return document.model_copy(update={"items": tuple(items)})
+
+
+def document_id(corpus: str, key: str) -> str:
+    """A document's id from the corpus's own key: readable where the key is short and plain, a digest of it where not."""
+    return f"{corpus}-{key if _KEY.fullmatch(key) else hashlib.blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
 def _check_box_inside(document: Document, sizes: Sequence[tuple[int, int]]) -> None:
