@@ -59,10 +59,10 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         return f"{len(value)} entries"
-    if value is None or repr(value) == "PydanticUndefined" or value == ():
+    if value is None or repr(value) == "PydanticUndefined" or value in ((), {}):
         return "–"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {number:g}" if isinstance(number, int | float) else f"{name} {number}" for name, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

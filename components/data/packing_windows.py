@@ -66,7 +66,7 @@ def _choose(lengths: np.ndarray, capacity: int) -> np.ndarray:
             place = word_base + word
             found = bits.take(place)
             found &= allowed[step]
-            lower = np.flatnonzero(found == 0)
+            lower = (found == 0).nonzero()[0]
             if len(lower):
                 further = _highest(summary.take(lower) & lower_words[step].take(lower))
                 word[lower] = further
@@ -77,7 +77,7 @@ def _choose(lengths: np.ndarray, capacity: int) -> np.ndarray:
             fill += _highest(found)
             slot = fill_base + fill
             row = head.take(slot).astype(np.int64)
-            fresh = np.flatnonzero(row < 0)
+            fresh = (row < 0).nonzero()[0]
             if len(fresh):
                 number = opened.take(fresh)
                 row[fresh] = number
@@ -86,7 +86,7 @@ def _choose(lengths: np.ndarray, capacity: int) -> np.ndarray:
             row += row_base
             after = earlier.take(row)
             head[slot] = after
-            emptied = np.flatnonzero(after < 0)
+            emptied = (after < 0).nonzero()[0]
             if len(emptied):
                 gone = place.take(emptied)
                 left = bits.take(gone)
