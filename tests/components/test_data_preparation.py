@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from unit_corpus import READER, write_units
 from components.data.index import Index
 from components.data.preparation import mapping
 from components.data.preparation.attempt import read_mark
+from components.data.preparation.whole import Prepared, Removals, repeated
+from components.data.reader import DocumentReader
 from components.data.sources.formats import FORMATS
 from components.params import DataParams, load
 from components.run.codedeps import import_closure
@@ -199,6 +202,30 @@ def test_an_id_is_one_documents_over_all_input_shards_and_corpora(tmp_path: Path
         assert hashlib.sha256(data_bytes).hexdigest() == index.shards[shard.name].sha256
     assert set(stored.values()) == {1} and len(stored) == 26
     assert sum(shard.documents for shard in index.shards.values()) == 26, "the repeated ones have left the shards"
+
+
+def test_what_filters_over_all_documents_drop_leaves_shards_index_and_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 6}, two={"documents": 4, "first": 6})
+    gone = {
+        name: {"document": name, "image": None, "filter": "near_duplicates", "reason": "as mine-one-1"}
+        for name in ("mine-one-2", "mine-two-7")
+    }
+
+    def dropping(parts: Sequence[Prepared]) -> Removals:
+        found = repeated(parts)
+        found.drop(parts, "mine", gone)
+        return found
+
+    monkeypatch.setattr("components.data.preparation.assembly.removals", dropping)
+    result = run(tmp_path, data())
+    index = Index(tmp_path / "outputs/index")
+    assert not gone.keys() & {row.id for row in rows_of(index)}
+    assert (result.documents, result.metrics["dropped"]) == (8, 2)
+    assert not any(name.encode() + b"." in shard.read_bytes() for name in gone for shard in (tmp_path / "outputs/shards").iterdir())
+    reader = DocumentReader(index, tmp_path / "outputs/shards")
+    assert {reader.load(row).document.id for row in rows_of(index)} == {row.id for row in rows_of(index)}
+    lines = [json.loads(line) for line in (tmp_path / "outputs/index/dropped.jsonl").read_text().splitlines()]
+    assert lines == [{"corpus": "mine", **gone[name]} for name in sorted(gone)]
 
 
 def rows_of(index: Index) -> list[Any]:

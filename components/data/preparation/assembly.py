@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from components.data.preparation.mapping import GivenUp, TaskMap
 from components.data.preparation.part import DROPPED, REJECTED, PartTask, discard_unfinished, lines, make_part
 from components.data.preparation.progress import Progress
 from components.data.preparation.reasons import Reasons
-from components.data.preparation.whole import Prepared, Removals, fitted_on, repeated
+from components.data.preparation.whole import Prepared, Removals, fitted_on, removals
 from components.data.sources.source import Rejected, Unit
 from components.data.tokenizer import Tokenizer, fit
 from components.params import DataParams
@@ -57,12 +57,13 @@ class Assembly:
     def run(self, tokenizer: Path | None) -> Assembled:
         """All of it; with the tokenizer.json that is given, or one fitted on the training texts. Raises CorpusError and StageError."""
         parts = self._parts()
-        removals = repeated(parts)
-        rejected = list(self._rejected(parts, removals))
-        self._check(parts, removals, [one for _, one in rejected])
-        tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, removals)
-        finished = self._finish(parts, removals, tokenizer_json)
-        return self._write(parts, finished, rejected, tokenizer_json)
+        leaving = removals(parts)
+        rejected = list(self._rejected(parts, leaving))
+        self._check(parts, leaving, [one for _, one in rejected])
+        tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, leaving)
+        finished = self._finish(parts, leaving, tokenizer_json)
+        dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)] + leaving.dropped
+        return self._write(finished, rejected, dropped, tokenizer_json)
 
     def _parts(self) -> list[Prepared]:
         folder = self._body / "parts"
@@ -113,7 +114,7 @@ class Assembly:
                 f"({self._data.max_quarantine_rate:g}) allows: {reasons.line()}"
             )
 
-    def _rejected(self, parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[str, Rejected]]:
+    def _rejected(self, parts: Sequence[Prepared], leaving: Removals) -> Iterator[tuple[str, Rejected]]:
         """What is quarantined, with its corpus, in the order of the input."""
         known = {f"{one.corpus}/{one.unit}": one for one in parts}
         for name, (corpus, unit) in self._units.items():
@@ -123,10 +124,10 @@ class Assembly:
                 failed = self._given_up[name]
                 reason = f"the whole input shard, after {failed.attempts} attempts: {failed.reason}"
                 yield corpus.params.name, Rejected(unit.name, reason)
-        yield from removals.rejected
+        yield from leaving.rejected
 
-    def _check(self, parts: Sequence[Prepared], removals: Removals, rejected: Sequence[Rejected]) -> None:
-        kept = sum(one.part.documents for one in parts) - len(removals.rejected)
+    def _check(self, parts: Sequence[Prepared], leaving: Removals, rejected: Sequence[Rejected]) -> None:
+        kept = sum(one.part.documents for one in parts) - len(leaving.rejected)  # what filters dropped is usable
         dropped = sum(one.part.dropped for one in parts)
         total = kept + dropped + len(rejected)
         if len(rejected) > self._data.max_quarantine_rate * total:
@@ -139,26 +140,30 @@ class Assembly:
         if not any(one.part.train_documents for one in parts):
             raise CorpusError("the input has no usable document with split `train`")
 
-    def _fit(self, parts: Sequence[Prepared], removals: Removals) -> str:
+    def _fit(self, parts: Sequence[Prepared], leaving: Removals) -> str:
         found: dict[str, Any] = {}
         tasks = {
-            f"{one.corpus}/{one.unit}": SampleTask(one.part, removals.of(one.part), numbers) for one, numbers in fitted_on(parts, removals)
+            f"{one.corpus}/{one.unit}": SampleTask(one.part, leaving.of(one.part), numbers) for one, numbers in fitted_on(parts, leaving)
         }
         self._map(sample_texts, tasks, found.__setitem__)
         texts = [text for name in tasks for text in _value(found[name])]
         return fit(texts, self._data.vocabulary_size)
 
-    def _finish(self, parts: Sequence[Prepared], removals: Removals, tokenizer_json: str) -> list[Finished]:
+    def _finish(self, parts: Sequence[Prepared], leaving: Removals, tokenizer_json: str) -> list[Finished]:
         file = self._body / "tokenizer.json"
         file.write_text(tokenizer_json, encoding="utf-8")
         sha256 = Tokenizer(tokenizer_json, self._data.tokenizer or file.name).sha256
         found: dict[str, Any] = {}
-        tasks = {f"{one.corpus}/{one.unit}": FinishTask(one.part, removals.of(one.part), file, sha256) for one in parts}
+        tasks = {f"{one.corpus}/{one.unit}": FinishTask(one.part, leaving.of(one.part), file, sha256) for one in parts}
         self._map(finish_part, tasks, found.__setitem__)
         return [_value(found[name]) for name in tasks]
 
     def _write(
-        self, parts: Sequence[Prepared], finished: Sequence[Finished], rejected: Sequence[tuple[str, Rejected]], tokenizer_json: str
+        self,
+        finished: Sequence[Finished],
+        rejected: Sequence[tuple[str, Rejected]],
+        dropped: Sequence[tuple[str, Mapping[str, Any]]],
+        tokenizer_json: str,
     ) -> Assembled:
         shards_folder, index_folder = self._body / "shards", self._body / "index"
         for folder in (shards_folder, index_folder):
@@ -172,7 +177,6 @@ class Assembly:
         digest = write_index(index_folder, counts.counting(_rows(finished)), shards, tokenizer_json)
         for corpus, one_rejected in rejected:
             counts.quarantine(corpus, one_rejected)
-        dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)]
         for corpus, line in dropped:
             counts.drop(corpus, line["filter"], line["image"] is None)
         _write_lines(index_folder / QUARANTINE_FILE, [{"corpus": corpus, **vars(one)} for corpus, one in rejected])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,20 +31,34 @@ class Prepared:
 
 @dataclass
 class Removals:
-    """Ids of documents that leave the parts they were written into, by the part's folder; those that are quarantined, with where they
-    stood."""
+    """Ids of documents that leave the parts they were written into, by the part's folder. `rejected` are quarantined, with their corpus and
+    where they stood; `dropped` are the lines of dropped.jsonl of those that are not wanted."""
 
     ids: dict[Path, set[str]] = field(default_factory=dict)
     rejected: list[tuple[str, Rejected]] = field(default_factory=list)
+    dropped: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def drop(self, parts: Sequence[Prepared], corpus: str, lines_by_id: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take documents of a corpus out of its parts, for reasons that are no fault of theirs: what filters over all documents decide."""
+        for one in parts if lines_by_id else ():
+            if one.corpus == corpus:
+                found = {row["id"] for row in lines(one.folder / ROWS) if row["id"] in lines_by_id} - self.of(one.part)
+                self.ids.setdefault(one.folder, set()).update(found)
+                self.dropped += [(corpus, lines_by_id[name]) for name in sorted(found)]
 
     def of(self, part: Part) -> frozenset[str]:
         """The ids that leave a part."""
         return frozenset(self.ids.get(part.folder, ()))
 
 
+def removals(parts: Sequence[Prepared]) -> Removals:
+    """All that only the parts together decide: repeated ids; filters over the whole corpus come after them."""
+    return repeated(parts)
+
+
 def repeated(parts: Sequence[Prepared]) -> Removals:
     """Documents whose id an earlier part has: an id is one document's. Ids are compared by 64 bits first, 8 bytes a document."""
-    removals = Removals()
+    found = Removals()
     hashes = [np.fromiter((_hash(row["id"]) for row in lines(one.folder / ROWS)), np.uint64, one.part.documents) for one in parts]
     every = np.sort(np.concatenate([np.zeros(0, np.uint64), *hashes]))
     twice = np.unique(every[1:][every[1:] == every[:-1]])
@@ -53,16 +68,16 @@ def repeated(parts: Sequence[Prepared]) -> Removals:
             continue
         for row, suspect in zip(lines(one.folder / ROWS), np.isin(own, twice).tolist(), strict=True):
             if suspect and (before := first.setdefault(row["id"], one)) is not one:
-                removals.ids.setdefault(one.folder, set()).add(row["id"])
+                found.ids.setdefault(one.folder, set()).add(row["id"])
                 where = Rejected(one.unit, f"id {row['id']} was used before, in {before.corpus}/{before.unit}")
-                removals.rejected.append((one.corpus, where))
-    return removals
+                found.rejected.append((one.corpus, where))
+    return found
 
 
-def fitted_on(parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[Prepared, tuple[int, ...]]]:
+def fitted_on(parts: Sequence[Prepared], leaving: Removals) -> Iterator[tuple[Prepared, tuple[int, ...]]]:
     """Which training texts of each part, by number, a tokenizer is fitted on: FITTED_TEXTS of all, drawn by their place in the corpus, so
     that it does not matter which part they are in."""
-    counts = [_train_texts(one.part, removals) for one in parts]
+    counts = [_train_texts(one.part, leaving) for one in parts]
     numbers = drawn(sum(counts), FITTED_TEXTS)
     start = 0
     for one, count in zip(parts, counts, strict=True):
@@ -72,8 +87,8 @@ def fitted_on(parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[P
         start += count
 
 
-def _train_texts(part: Part, removals: Removals) -> int:
-    if not (gone := removals.of(part)):
+def _train_texts(part: Part, leaving: Removals) -> int:
+    if not (gone := leaving.of(part)):
         return part.train_texts
     left = (row["layout"].count("t") for row in lines(part.folder / ROWS) if row["id"] in gone and row["split"] == "train")
     return part.train_texts - sum(left)
