@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections import Counter
@@ -204,6 +205,7 @@ def _dvc_add(root: Path, target: Path) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # its advice goes to standard output, among a command's results
     try:
         with Repo(str(root), config={"cache": {"type": ["hardlink", "copy"]}}) as repo:
             repo.add(str(target))

@@ -38,7 +38,7 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
     data, settings = params.data, context.settings
     found = corpora(data, params.seed, paths.input)
     units = sum(len(corpus.units) for corpus in found)
-    progress = Progress(context.events, context.tracking, units)
+    progress = Progress(context.events, lambda points: context.tracking.log_metrics(points), units)
     asked = settings.prepare_workers
     workers = asked if asked is not None else min(cores(), units) if worth_a_pool(data) else 0
     with open_crew(workers, settings.dask, data.shard_timeout_s, lambda documents, size: None) as crew:

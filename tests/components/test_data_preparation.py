@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from preparation_world import run, tree
 from tiny_line import SOURCE
+from tokenizers import decoders, models, normalizers, trainers
 from unit_corpus import READER, write_units
 
 from components.data.index import Index
@@ -199,10 +201,6 @@ def test_an_id_is_one_documents_over_all_input_shards_and_corpora(tmp_path: Path
     assert sum(shard.documents for shard in index.shards.values()) == 26, "the repeated ones have left the shards"
 
 
-def rows_of(index: Index) -> list[Any]:
-    return [row for split in ("train", "evaluation") for row in index.rows(split, "caption")]
-
-
 def test_the_tokenizer_does_not_depend_on_how_documents_are_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.data.preparation.whole.FITTED_TEXTS", 9)
     made = []
@@ -213,6 +211,37 @@ def test_the_tokenizer_does_not_depend_on_how_documents_are_cut_into_shards(tmp_
         run(tmp_path / name, data())
         made.append((tmp_path / name / "outputs/index/tokenizer.json").read_bytes())
     assert made[0] == made[1]
+
+
+def llama_like() -> str:
+    """A tokenizer.json with the parts of Llama's: a sign for the space before each text, bytes as a fallback."""
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(parts)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(
+        ["a picture of number 7 from one . 0 1 2 3 4 5 6 8 9"] * 3, trainers.BpeTrainer(vocab_size=400, special_tokens=special)
+    )
+    return str(tokenizer.to_str())
+
+
+def test_a_given_tokenizer_counts_as_it_would_by_itself(tmp_path: Path) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 8})
+    given = llama_like()
+    (tmp_path / "data/input/tokenizer.json").write_text(given)
+    run(tmp_path, data(tokenizer="llama/tokenizer.json"))
+    index = Index(tmp_path / "outputs/index")
+    assert (tmp_path / "outputs/index/tokenizer.json").read_text() == given
+    text = "a picture of number 6 from one ."
+    theirs = tokenizers.Tokenizer.from_str(given).encode(text, add_special_tokens=False).ids
+    assert index.tokenizer.encode(text) == theirs and index.tokenizer.lengths([text]) == [len(theirs)]
+    assert index.tokenizer.decode(theirs) == text
+    row = next(row for row in index.rows("train", "caption") if row.id == "mine-one-6")
+    assert row.tokens == len(theirs)
+    (tmp_path / "data/input/tokenizer.json").write_text(given.replace("</s>", "</t>"))
+    with pytest.raises(StageError, match="ids 0, 1, 2 must be"):
+        run(tmp_path, data(tokenizer="llama/tokenizer.json"))
 
 
 def test_counts_say_what_a_version_holds(tmp_path: Path) -> None:

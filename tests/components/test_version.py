@@ -161,3 +161,14 @@ def test_a_folder_without_documents_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no documents.jsonl"):
         fill(params, tmp_path / "data" / "input", tmp_path)
     assert not (tmp_path / "data" / "input").exists()
+
+
+def test_a_tokenizer_that_is_given_is_pinned_with_the_input(own_data: Path, tmp_path: Path) -> None:
+    params = DIGITS.model_copy(update={"source": "folder", "path": str(own_data), "tokenizer": "llama.json"})
+    with pytest.raises(StageError, match=r"data.tokenizer: .*llama.json is no file"):
+        fill(params, tmp_path / "data" / "input", tmp_path)
+    (tmp_path / "llama.json").write_text("{}")
+    before = fill(params, tmp_path / "data" / "input", tmp_path)
+    assert (tmp_path / "data" / "input" / "tokenizer.json").read_text() == "{}"
+    (tmp_path / "llama.json").write_text("{ }")
+    assert fill(params, tmp_path / "data" / "input", tmp_path) != before

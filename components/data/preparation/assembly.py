@@ -62,13 +62,13 @@ class Assembly:
     def run(self, tokenizer: Path | None) -> Assembled:
         """All of it; with the tokenizer.json that is given, or one fitted on the training texts. Raises CorpusError and StageError."""
         parts = self._parts()
-        removals = repeated(parts)
-        rejected = list(self._rejected(parts, removals))
-        compared = self._compare(parts, removals)
+        leaving = repeated(parts)
+        rejected = list(self._rejected(parts, leaving))
+        self._check(parts, leaving, [one for _, one in rejected])
+        compared = self._compare(parts, leaving)
+        tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, leaving)
+        finished = self._finish(parts, leaving, tokenizer_json)
         dropped = [(one.corpus, line) for one in parts for line in lines(one.folder / DROPPED)] + list(_losses(parts, compared))
-        self._check(parts, removals, [one for _, one in rejected], sum(len(one) for one in compared.dropped.values()))
-        tokenizer_json = tokenizer.read_text(encoding="utf-8") if tokenizer else self._fit(parts, removals)
-        finished = self._finish(parts, removals, tokenizer_json)
         funnel = compared.funnel
         for one in parts:
             funnel = Funnel.from_json(json.loads((one.folder / FUNNEL).read_text(encoding="utf-8"))) + funnel
@@ -109,16 +109,16 @@ class Assembly:
             if name not in self._given_up
         ]
 
-    def _compare(self, parts: Sequence[Prepared], removals: Removals) -> WholePass:
+    def _compare(self, parts: Sequence[Prepared], leaving: Removals) -> WholePass:
         """What the rules over whole corpora drop; it joins what leaves the parts."""
         files: dict[str, list[Path]] = {}
         for one in parts:
             if (one.folder / SIGNATURES).is_file():
                 files.setdefault(one.corpus, []).append(one.folder / SIGNATURES)
-        gone = {folder / SIGNATURES: ids for folder, ids in removals.ids.items()}
+        gone = {folder / SIGNATURES: ids for folder, ids in leaving.ids.items()}
         compared = whole_pass(self._data, files, self._corpora[0].folder.parent, gone)
         for path, dropped in compared.dropped.items():
-            removals.ids.setdefault(path.parent, set()).update(one.id for one in dropped)
+            leaving.ids.setdefault(path.parent, set()).update(one.id for one in dropped)
         return compared
 
     def _give_up(self, failed: GivenUp) -> None:
@@ -136,7 +136,7 @@ class Assembly:
                 f"({self._data.max_quarantine_rate:g}) allows: {reasons.line()}"
             )
 
-    def _rejected(self, parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[str, Rejected]]:
+    def _rejected(self, parts: Sequence[Prepared], leaving: Removals) -> Iterator[tuple[str, Rejected]]:
         """What is quarantined, with its corpus, in the order of the input."""
         known = {f"{one.corpus}/{one.unit}": one for one in parts}
         for name, (corpus, unit) in self._units.items():
@@ -146,11 +146,11 @@ class Assembly:
                 failed = self._given_up[name]
                 reason = f"the whole input shard, after {failed.attempts} attempts: {failed.reason}"
                 yield corpus.params.name, Rejected(unit.name, reason)
-        yield from removals.rejected
+        yield from leaving.rejected
 
-    def _check(self, parts: Sequence[Prepared], removals: Removals, rejected: Sequence[Rejected], compared: int) -> None:
-        kept = sum(one.part.documents for one in parts) - len(removals.rejected) - compared
-        dropped = sum(one.part.dropped for one in parts) + compared
+    def _check(self, parts: Sequence[Prepared], leaving: Removals, rejected: Sequence[Rejected]) -> None:
+        kept = sum(one.part.documents for one in parts) - len(leaving.rejected)
+        dropped = sum(one.part.dropped for one in parts)
         total = kept + dropped + len(rejected)
         if len(rejected) > self._data.max_quarantine_rate * total:
             reasons = Reasons()
@@ -162,21 +162,21 @@ class Assembly:
         if not any(one.part.train_documents for one in parts):
             raise CorpusError("the input has no usable document with split `train`")
 
-    def _fit(self, parts: Sequence[Prepared], removals: Removals) -> str:
+    def _fit(self, parts: Sequence[Prepared], leaving: Removals) -> str:
         found: dict[str, Any] = {}
         tasks = {
-            f"{one.corpus}/{one.unit}": SampleTask(one.part, removals.of(one.part), numbers) for one, numbers in fitted_on(parts, removals)
+            f"{one.corpus}/{one.unit}": SampleTask(one.part, leaving.of(one.part), numbers) for one, numbers in fitted_on(parts, leaving)
         }
         self._map(sample_texts, tasks, found.__setitem__)
         texts = [text for name in tasks for text in _value(found[name])]
         return fit(texts, self._data.vocabulary_size)
 
-    def _finish(self, parts: Sequence[Prepared], removals: Removals, tokenizer_json: str) -> list[Finished]:
+    def _finish(self, parts: Sequence[Prepared], leaving: Removals, tokenizer_json: str) -> list[Finished]:
         file = self._body / "tokenizer.json"
         file.write_text(tokenizer_json, encoding="utf-8")
         sha256 = Tokenizer(tokenizer_json, self._data.tokenizer or file.name).sha256
         found: dict[str, Any] = {}
-        tasks = {f"{one.corpus}/{one.unit}": FinishTask(one.part, removals.of(one.part), file, sha256) for one in parts}
+        tasks = {f"{one.corpus}/{one.unit}": FinishTask(one.part, leaving.of(one.part), file, sha256) for one in parts}
         self._map(finish_part, tasks, found.__setitem__)
         return [_value(found[name]) for name in tasks]
 

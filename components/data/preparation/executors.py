@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from components.data.preparation.attempt import Task, attempt, guarded
@@ -61,28 +62,30 @@ class Processes:
         self._timeout_s = timeout_s
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["components.data.preparation.attempt", "components.data.preparation.finish"])
-        self._before = set(multiprocessing.active_children())
+        self._own: set[BaseProcess] = set()
         self._pool: Executor | None = None
 
     def submit(self, task: Task) -> Future[Any]:
         """An attempt in a worker, within the time limit."""
         if self._pool is None:
-            self._before = set(multiprocessing.active_children())
             self._pool = ProcessPoolExecutor(self.workers, self._context, initializer=_begin_worker)
-        return self._pool.submit(attempt, task, self._timeout_s)
+        before = set(multiprocessing.active_children())
+        future = self._pool.submit(attempt, task, self._timeout_s)  # starts a worker where none is idle
+        self._own |= set(multiprocessing.active_children()) - before
+        return future
 
     def renew(self) -> None:
         """End what is left of the workers; new ones come with the next task."""
-        if self._pool is None:
-            return
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+        self.end()
 
     def end(self) -> None:
         """Kill the workers, whatever they do."""
-        for worker in set(multiprocessing.active_children()) - self._before:
+        for worker in self._own:
             worker.kill()
-        self.renew()
+        self._own.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
 
 class DaskWorkers:

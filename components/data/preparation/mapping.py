@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -14,6 +15,7 @@ from components.data.preparation.attempt import Failed, Mark, Task, read_mark
 from components.data.preparation.executors import Crew, Processes
 from components.run.failures import FailureClass, StageError, full_disk
 
+_log = logging.getLogger(__name__)
 POLL_S = 0.2
 BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
@@ -154,6 +156,7 @@ class TaskMap:
         if failure.kind == "disk":
             raise full_disk(failure.reason)
         state.attempts += 1
+        _log.warning("%s, attempt %d of %d: %s\n%s", state.task.name, state.attempts, self.attempts, failure.reason, failure.trace)
         if state.attempts >= self.attempts:
             self.on_done(state.task.name, GivenUp(state.task.name, state.attempts, failure.reason, failure.trace))
             return []

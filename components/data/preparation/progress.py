@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from components.data.preparation.attempt import Mark
 from components.data.preparation.executors import Crew
 from components.data.preparation.part import Part
 from components.run.events import EventWriter
-from components.tracking.stage_run import StageRun, point
+from components.tracking.spool import Point
+from components.tracking.stage_run import point
 
 TELL_EVERY_S = 1.0
 LOG_EVERY_S = 15.0
@@ -21,7 +22,7 @@ class Progress:
     """Input shards that are done of `total`, and the speed of those that were prepared now."""
 
     events: EventWriter
-    tracking: StageRun
+    log: Callable[[Sequence[Point]], None]
     total: int
     done: int = 0
     documents: int = 0
@@ -58,4 +59,4 @@ class Progress:
         self.events.progress(self.done, self.total, "input shards", figures)
         if now - self._logged >= LOG_EVERY_S:
             self._logged = now
-            self.tracking.log_metrics([point(self.documents + documents, **figures)])
+            self.log([point(self.documents + documents, **figures)])

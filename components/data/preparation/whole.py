@@ -30,8 +30,8 @@ class Prepared:
 
 @dataclass
 class Removals:
-    """Ids of documents that leave the parts they were written into, by the part's folder; those that are quarantined, with where they
-    stood."""
+    """Ids of documents that leave the parts they were written into, by the part's folder; those that are quarantined, with their corpus and
+    where they stood."""
 
     ids: dict[Path, set[str]] = field(default_factory=dict)
     rejected: list[tuple[str, Rejected]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Removals:
 
 def repeated(parts: Sequence[Prepared]) -> Removals:
     """Documents whose id an earlier part has: an id is one document's. Ids are compared by 64 bits first, 8 bytes a document."""
-    removals = Removals()
+    found = Removals()
     hashes = [np.fromiter((_hash(row["id"]) for row in lines(one.folder / ROWS)), np.uint64, one.part.documents) for one in parts]
     every = np.sort(np.concatenate([np.zeros(0, np.uint64), *hashes]))
     twice = np.unique(every[1:][every[1:] == every[:-1]])
@@ -53,16 +53,16 @@ def repeated(parts: Sequence[Prepared]) -> Removals:
             continue
         for row, suspect in zip(lines(one.folder / ROWS), np.isin(own, twice).tolist(), strict=True):
             if suspect and (before := first.setdefault(row["id"], one)) is not one:
-                removals.ids.setdefault(one.folder, set()).add(row["id"])
+                found.ids.setdefault(one.folder, set()).add(row["id"])
                 where = Rejected(one.unit, f"id {row['id']} was used before, in {before.corpus}/{before.unit}")
-                removals.rejected.append((one.corpus, where))
-    return removals
+                found.rejected.append((one.corpus, where))
+    return found
 
 
-def fitted_on(parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[Prepared, tuple[int, ...]]]:
+def fitted_on(parts: Sequence[Prepared], leaving: Removals) -> Iterator[tuple[Prepared, tuple[int, ...]]]:
     """Which training texts of each part, by number, a tokenizer is fitted on: FITTED_TEXTS of all, drawn by their place in the corpus, so
     that it does not matter which part they are in."""
-    counts = [_train_texts(one.part, removals) for one in parts]
+    counts = [_train_texts(one.part, leaving) for one in parts]
     numbers = drawn(sum(counts), FITTED_TEXTS)
     start = 0
     for one, count in zip(parts, counts, strict=True):
@@ -72,8 +72,8 @@ def fitted_on(parts: Sequence[Prepared], removals: Removals) -> Iterator[tuple[P
         start += count
 
 
-def _train_texts(part: Part, removals: Removals) -> int:
-    if not (gone := removals.of(part)):
+def _train_texts(part: Part, leaving: Removals) -> int:
+    if not (gone := leaving.of(part)):
         return part.train_texts
     left = (row["layout"].count("t") for row in lines(part.folder / ROWS) if row["id"] in gone and row["split"] == "train")
     return part.train_texts - sum(left)
