@@ -201,6 +201,10 @@ def test_an_id_is_one_documents_over_all_input_shards_and_corpora(tmp_path: Path
     assert sum(shard.documents for shard in index.shards.values()) == 26, "the repeated ones have left the shards"
 
 
+def rows_of(index: Index) -> list[Any]:
+    return [row for split in ("train", "evaluation") for row in index.rows(split, "caption")]
+
+
 def test_the_tokenizer_does_not_depend_on_how_documents_are_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.data.preparation.whole.FITTED_TEXTS", 9)
     made = []
