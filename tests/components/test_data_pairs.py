@@ -377,3 +377,32 @@ def test_ids_of_long_shard_names_are_digests_that_stay(tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"text": "a"}\n')
     key = hashlib.blake2b(f"{name.removesuffix('.jsonl')}-1".encode(), digest_size=16).hexdigest()
     assert read(tmp_path, "texts")[0][0].document.id == f"c-{key}"
+
+
+def with_header(tar: bytes, header: bytes) -> bytes:
+    """The tar with a header where its end mark was."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        archive.getmembers()
+        return tar[: archive.offset] + header + bytes(10240)
+
+
+def test_tars_whose_headers_lead_backwards_or_state_endless_names_end(tmp_path: Path) -> None:
+    members(tmp_path / "0.tar", *sample("0"), *sample("1"))
+    good = (tmp_path / "0.tar").read_bytes()
+    names = tarfile.TarInfo("long")
+    names.type, names.size = tarfile.GNUTYPE_LONGNAME, 2_000_000
+    pax = tarfile.TarInfo("2.jpg")
+    pax.pax_headers = {"size": "-4096"}
+    backwards = tarfile.TarInfo("2.jpg").tobuf(tarfile.GNU_FORMAT)
+    size = bytearray(backwards[:512])
+    size[124:136] = bytes([255]) * 10 + bytes([0xF0, 0x00])  # -4096 as GNU writes it
+    size[148:156] = b" " * 8
+    size[148:156] = b"%06o\0 " % sum(size)
+    for bad, reason in (
+        (bytes(size), "states -4096 bytes"),
+        (names.tobuf(tarfile.GNU_FORMAT), "states 2000000 bytes"),
+        (pax.tobuf(tarfile.PAX_FORMAT), "does not lie behind"),
+    ):
+        (tmp_path / "0.tar").write_bytes(with_header(good, bad))
+        documents, reasons, _ = read(tmp_path, "img2dataset")
+        assert len(documents) == 2 and reason in reasons["0.tar"]
