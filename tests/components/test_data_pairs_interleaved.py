@@ -303,3 +303,22 @@ def test_rows_that_are_no_utf_8_are_refused_and_the_others_read(tmp_path: Path) 
     documents, reasons, _ = read(tmp_path, "omnicorpus")
     assert [told(one) for one in documents] == [["good"], ["also good"]]
     assert list(reasons) == ["t.parquet:2"] and "not UTF-8" in reasons["t.parquet:2"]
+
+
+def test_a_parquet_file_that_repeats_a_long_text_is_not_unfolded(tmp_path: Path) -> None:
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000 + [1], pa.int32()), pa.array(["x" * 1_000_000, "short"]))
+    texts = pa.ListArray.from_arrays(pa.array([0, 100_000, 100_001], pa.int32()), repeated)
+    images = pa.array([[None] * 100_000, [None]], pa.list_(pa.string()))
+    pq.write_table(pa.table({"images": images, "texts": texts}), tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").stat().st_size < 100_000
+    (document,), reasons, _ = read(tmp_path, "omnicorpus")
+    assert told(document) == ["short"] and list(reasons) == ["t.parquet:1"]
+    assert "bytes are more than 10000000" in reasons["t.parquet:1"]
+
+
+def test_lists_of_texts_whose_dictionary_grew_too_large_are_read_to_the_end(tmp_path: Path) -> None:
+    values = [[f"{row}.{number} " + "x" * 1000 for number in range(10)] for row in range(400)]
+    table = pa.table({"images": pa.array([[None] * 10] * 400, pa.list_(pa.string())), "texts": values})
+    pq.write_table(table, tmp_path / "t.parquet", dictionary_pagesize_limit=1_000_000)
+    documents, reasons, _ = read(tmp_path, "omnicorpus")
+    assert [told(one) for one in documents] == values and reasons == {}
