@@ -20,7 +20,7 @@ MAX_COLUMN_BYTES = 1 << 30
 _ROWS = 64
 _BATCH_BYTES = 1 << 26
 _BUFFER_BYTES = 1 << 20
-_UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError)
 
 
 def parquet_records(
@@ -63,11 +63,8 @@ def parquet_rows(path: Path, name: str, wanted: Sequence[str], required: Sequenc
 
 def _open(path: Path, metadata: pq.FileMetaData) -> pq.ParquetFile:
     """The file, texts as dictionaries: a file of a kilobyte can say a megabyte a million times, which is not to be unfolded unseen."""
-    texts: list[str] = []
-    if metadata.num_row_groups:
-        group = metadata.row_group(0)
-        chunks = [group.column(number) for number in range(group.num_columns)]
-        texts = [chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+    leaves = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     return pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
@@ -113,8 +110,10 @@ def _sizes(array: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(kind):
         lengths = _sizes(array.dictionary)
         present = array.indices.is_valid().to_numpy(zero_copy_only=False)
-        if len(lengths):
-            own[present] += lengths[array.indices.drop_null().to_numpy(zero_copy_only=False)]
+        places = array.indices.drop_null().to_numpy(zero_copy_only=False)
+        if len(places) and not 0 <= places.min() <= places.max() < len(lengths):
+            raise ValueError("an index beyond its dictionary")
+        own[present] += lengths[places]
     elif pa.types.is_struct(kind):
         for field in array.flatten():
             own += _sizes(field)
