@@ -1,4 +1,4 @@
-"""A detection set's annotations in COCO's form, as arrays: some hundred bytes an image and 26 a box, however large the JSON is."""
+"""A detection set's annotations in COCO's form, as arrays: some hundred bytes an image and a box, however large the JSON is."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class BoxTable:
     """Images in the order of the file with their boxes. Made by `box_table`."""
 
     def __init__(self, columns: _Columns) -> None:
-        ids = np.array(columns.ids, np.int64)
+        ids = np.frombuffer(columns.ids, np.int64)
         self._ids, self._files = ids, columns.files
-        self._sizes = np.array(columns.sizes, np.int32).reshape(-1, 2)
-        image, order = np.array(columns.image, np.int64), np.argsort(ids, kind="stable")
+        self._sizes = np.frombuffer(columns.sizes, np.int32).reshape(-1, 2)
+        image, order = np.frombuffer(columns.image, np.int64), np.argsort(ids, kind="stable")
         place = np.searchsorted(ids[order], image)
         row = order[np.minimum(place, len(ids) - 1)] if len(ids) else np.zeros(len(image), np.int64)
         known = (ids[row] == image) if len(ids) else np.zeros(len(image), bool)
         by_row = np.argsort(row[known], kind="stable")
-        self._boxes = np.array(columns.boxes, np.float32).reshape(-1, 4)[known][by_row]
-        self._category = np.array(columns.category, np.int64)[known][by_row]
-        self._crowd = np.array(columns.crowd, np.int8)[known][by_row]
+        self._boxes = np.frombuffer(columns.boxes, np.float32).reshape(-1, 4)[known][by_row]
+        self._category = np.frombuffer(columns.category, np.int64)[known][by_row]
+        self._crowd = np.frombuffer(columns.crowd, np.int8)[known][by_row]
         self._start = np.searchsorted(row[known][by_row], np.arange(len(ids) + 1))
         self._names = columns.names
         self.problems = columns.problems
