@@ -7,10 +7,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from components.data.sources.source import Rejected
 
+UNREADABLE = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error)
+"""What reading a broken, encrypted or unknown zip raises."""
 MAX_MEMBERS = 1_000_000
+_MAX_NAME_BYTES = 1_000_000
+_NAMING = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 MAX_RATIO = 200
 """Bytes that one byte of a zip may unfold to; text reaches 20, a bomb 1000 and more."""
 
@@ -18,23 +23,27 @@ MAX_RATIO = 200
 def tar_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, bytes] | Rejected]:
     """(member, bytes) of each regular member of a plain tar in order; a rejection for each other and for where it breaks off."""
     try:
-        with tarfile.open(path, "r:") as archive:
-            for number, member in enumerate(archive):
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+            number, end = 0, 0
+            while (member := archive.next()) is not None:
+                # The list of all members, which is not needed, would fill the memory.
+                archive.members = []  # type: ignore[attr-defined]  # not in the stubs
                 where = f"{name}:{member.name}"
-                if number >= MAX_MEMBERS:
+                if archive.offset <= end:
+                    raise tarfile.ReadError(f"member {member.name!r} does not lie behind the one before it")
+                end = archive.offset
+                if (number := number + 1) > MAX_MEMBERS:
                     yield Rejected(name, f"more than {MAX_MEMBERS} members; the rest is not read")
                     return
                 if member.isdir():
                     continue
-                if (
-                    problem := _unsafe(member.name)
-                    or (None if member.isreg() else "a link or a special file")
-                    or _large(member.size, max_bytes)
-                ):
+                plain = member.isreg() and not member.issparse()
+                if problem := _unsafe(member.name) or (None if plain else "a link or a special file") or _large(member.size, max_bytes):
                     yield Rejected(where, problem)
                     continue
-                file = archive.extractfile(member)
-                data = b"" if file is None else file.read()
+                # Not by extractfile, which takes as long as the rest together.
+                file.seek(member.offset_data)
+                data = file.read(member.size)
                 if len(data) < member.size:
                     yield Rejected(where, "cut short: the tar ends inside of this member")
                     return
@@ -45,8 +54,39 @@ def tar_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, by
         yield Rejected(name, f"unreadable as a tar: {error}")
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose size can be believed: tarfile of Python 3.11 goes backwards by a negative one and reads long names of any length."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.size < 0 or (self.type in _NAMING and self.size > _MAX_NAME_BYTES):
+            raise tarfile.ReadError(f"a header of type {self.type.decode('latin-1')!r} states {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]  # made to be overridden, see tarfile.py
+
+
 def zip_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, bytes] | Rejected]:
     """(member, bytes) of each file in a zip in order; a rejection for encrypted, bomb-like, oversized, outward and unreadable ones."""
+    for opened in _zip_files(path, name, max_bytes):
+        if isinstance(opened, Rejected):
+            yield opened
+            continue
+        member, file = opened
+        try:
+            data = file.read()
+            if len(data) != member.file_size:
+                raise zipfile.BadZipFile("its size is not what the directory states")
+        except UNREADABLE as error:
+            yield Rejected(f"{name}:{member.filename}", f"unreadable: {error}")
+            continue
+        yield member.filename, data
+
+
+def zip_streams(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, IO[bytes]] | Rejected]:
+    """`zip_members` with an open file instead of its bytes, to be read before the next is taken; reading may raise one of UNREADABLE."""
+    for opened in _zip_files(path, name, max_bytes):
+        yield opened if isinstance(opened, Rejected) else (opened[0].filename, opened[1])
+
+
+def _zip_files(path: Path, name: str, max_bytes: int) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes]] | Rejected]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -54,25 +94,29 @@ def zip_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, by
                 yield Rejected(name, f"more than {MAX_MEMBERS} members; none is read")
                 return
             for member in members:
-                where = f"{name}:{member.filename}"
                 if member.is_dir():
                     continue
-                ratio = member.file_size / max(1, member.compress_size)
-                bomb = f"unfolds {ratio:.0f} times: a bomb" if ratio > MAX_RATIO and member.file_size > 1_000_000 else None
-                if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or bomb:
+                where = f"{name}:{member.filename}"
+                if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or _bomb(member):
                     yield Rejected(where, problem)
                     continue
                 try:
-                    with archive.open(member) as file:
-                        data = file.read(max_bytes + 1)
-                    if len(data) != member.file_size:
-                        raise zipfile.BadZipFile("its size is not what the directory states")
-                except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error) as error:
+                    file = archive.open(member)
+                except UNREADABLE as error:
                     yield Rejected(where, f"unreadable: {error}")
                     continue
-                yield member.filename, data
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+                with file:
+                    yield member, file
+    except UNREADABLE as error:
         yield Rejected(name, f"unreadable as a zip: {error}")
+
+
+def _bomb(member: zipfile.ZipInfo) -> str | None:
+    """What unfolds too far, or by a method that unfolds as far as it likes before the size is known (bzip2, LZMA)."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compressed by method {member.compress_type}; only stored and deflated members are read"
+    ratio = member.file_size / max(1, member.compress_size)
+    return f"unfolds {ratio:.0f} times: a bomb" if ratio > MAX_RATIO and member.file_size > 1_000_000 else None
 
 
 def _unsafe(member: str) -> str | None:

@@ -31,10 +31,15 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """What is quarantined: where it is (`FILE:LINE` or `FILE:MEMBER`, relative to the corpus) and what is wrong with it."""
+    """What is quarantined: where it is (`FILE:LINE` or `FILE:MEMBER`, relative to the corpus) and what is wrong with it.
+
+    `where` ends in `#PART` where only a part of a document is refused, as one of its pictures; the document follows without it.
+    `missing` says that nothing is faulty but something absent: a download that failed, a picture that was never fetched.
+    """
 
     where: str
     reason: str
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Limits:
 class Unit:
     """An input shard: what is prepared, retried and quarantined as a whole.
 
-    `name` is unique in the corpus; `files` are the regular files below the corpus folder that its documents follow from, relative to it.
+    `name` is unique in the corpus; `files` are the regular files below the corpus folder that its documents follow from, relative to it,
+    but for pictures that only its records name.
     """
 
     name: str
@@ -67,7 +73,11 @@ class Source(Protocol):
         ...
 
     def documents(self, unit: Unit) -> Iterator[Accepted | Rejected]:
-        """The documents of a shard in a fixed order. What is unusable is Rejected, each once; nothing is skipped without a word."""
+        """The documents of a shard in a fixed order. What is unusable is Rejected, each once; nothing is skipped without a word.
+
+        A document that makes sense without a picture that cannot be had (an interleaved one, not a pair) is Accepted without it, after a
+        Rejected for each such picture whose `where` is the document's with `#PART` added.
+        """
         ...
 
 
