@@ -7,9 +7,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from components.data.sources.source import Rejected
 
+UNREADABLE = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error)
+"""What reading a broken, encrypted or unknown zip raises."""
 MAX_MEMBERS = 1_000_000
 MAX_RATIO = 200
 """Bytes that one byte of a zip may unfold to; text reaches 20, a bomb 1000 and more."""
@@ -47,6 +50,28 @@ def tar_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, by
 
 def zip_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, bytes] | Rejected]:
     """(member, bytes) of each file in a zip in order; a rejection for encrypted, bomb-like, oversized, outward and unreadable ones."""
+    for opened in _zip_files(path, name, max_bytes):
+        if isinstance(opened, Rejected):
+            yield opened
+            continue
+        member, file = opened
+        try:
+            data = file.read()
+            if len(data) != member.file_size:
+                raise zipfile.BadZipFile("its size is not what the directory states")
+        except UNREADABLE as error:
+            yield Rejected(f"{name}:{member.filename}", f"unreadable: {error}")
+            continue
+        yield member.filename, data
+
+
+def zip_streams(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, IO[bytes]] | Rejected]:
+    """`zip_members` with an open file instead of its bytes, to be read before the next is taken; reading may raise one of UNREADABLE."""
+    for opened in _zip_files(path, name, max_bytes):
+        yield opened if isinstance(opened, Rejected) else (opened[0].filename, opened[1])
+
+
+def _zip_files(path: Path, name: str, max_bytes: int) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes]] | Rejected]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -54,25 +79,29 @@ def zip_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, by
                 yield Rejected(name, f"more than {MAX_MEMBERS} members; none is read")
                 return
             for member in members:
-                where = f"{name}:{member.filename}"
                 if member.is_dir():
                     continue
-                ratio = member.file_size / max(1, member.compress_size)
-                bomb = f"unfolds {ratio:.0f} times: a bomb" if ratio > MAX_RATIO and member.file_size > 1_000_000 else None
-                if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or bomb:
+                where = f"{name}:{member.filename}"
+                if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or _bomb(member):
                     yield Rejected(where, problem)
                     continue
                 try:
-                    with archive.open(member) as file:
-                        data = file.read(max_bytes + 1)
-                    if len(data) != member.file_size:
-                        raise zipfile.BadZipFile("its size is not what the directory states")
-                except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error) as error:
+                    file = archive.open(member)
+                except UNREADABLE as error:
                     yield Rejected(where, f"unreadable: {error}")
                     continue
-                yield member.filename, data
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+                with file:
+                    yield member, file
+    except UNREADABLE as error:
         yield Rejected(name, f"unreadable as a zip: {error}")
+
+
+def _bomb(member: zipfile.ZipInfo) -> str | None:
+    """What unfolds too far, or by a method that unfolds as far as it likes before the size is known (bzip2, LZMA)."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compressed by method {member.compress_type}; only stored and deflated members are read"
+    ratio = member.file_size / max(1, member.compress_size)
+    return f"unfolds {ratio:.0f} times: a bomb" if ratio > MAX_RATIO and member.file_size > 1_000_000 else None
 
 
 def _unsafe(member: str) -> str | None:

@@ -10,7 +10,14 @@ from components.data.sources.source import Limits, Source
 from components.params import CorpusParams
 
 FORMATS: dict[str, str] = {
+    "captions": "components.data.sources.captions:CaptionsSource",
     "documents": "components.data.sources.folder:FolderSource",
+    "img2dataset": "components.data.sources.img2dataset:Img2datasetSource",
+    "mmc4": "components.data.sources.mmc4:Mmc4Source",
+    "obelics": "components.data.sources.obelics:ObelicsSource",
+    "objects365": "components.data.sources.objects365:Objects365Source",
+    "omnicorpus": "components.data.sources.omnicorpus:OmniCorpusSource",
+    "texts": "components.data.sources.texts:TextsSource",
 }
 """Format to `module:class`, in alphabetical order."""
 

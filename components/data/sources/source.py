@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from components.data.documents import Document, DocumentError, ImageItem
+from pydantic import ValidationError
+
+from components.data.documents import CorpusError, Document, DocumentError, ImageItem
 from components.data.pictures import PictureError, decode
 from components.data.shards import member_name
-from components.params import CorpusParams
+from components.params import CorpusParams, Frozen
 
+OptionsType = TypeVar("OptionsType", bound=Frozen)
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,38}")
 
 
@@ -28,10 +31,15 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """What is quarantined: where it is (`FILE:LINE` or `FILE:MEMBER`, relative to the corpus) and what is wrong with it."""
+    """What is quarantined: where it is (`FILE:LINE` or `FILE:MEMBER`, relative to the corpus) and what is wrong with it.
+
+    `where` ends in `#PART` where only a part of a document is refused, as one of its pictures; the document follows without it.
+    `missing` says that nothing is faulty but something absent: a download that failed, a picture that was never fetched.
+    """
 
     where: str
     reason: str
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class Limits:
 class Unit:
     """An input shard: what is prepared, retried and quarantined as a whole.
 
-    `name` is unique in the corpus; `files` are the regular files below the corpus folder that its documents follow from, relative to it.
+    `name` is unique in the corpus; `files` are the regular files below the corpus folder that its documents follow from, relative to it,
+    but for pictures that only its records name.
     """
 
     name: str
@@ -64,30 +73,50 @@ class Source(Protocol):
         ...
 
     def documents(self, unit: Unit) -> Iterator[Accepted | Rejected]:
-        """The documents of a shard in a fixed order. What is unusable is Rejected, each once; nothing is skipped without a word."""
+        """The documents of a shard in a fixed order. What is unusable is Rejected, each once; nothing is skipped without a word.
+
+        A document that makes sense without a picture that cannot be had (an interleaved one, not a pair) is Accepted without it, after a
+        Rejected for each such picture whose `where` is the document's with `#PART` added.
+        """
         ...
 
 
-def accept(document: Document, images: Sequence[bytes], limits: Limits) -> Accepted:
+def read_options(kind: type[OptionsType], corpus: CorpusParams) -> OptionsType:
+    """The corpus's options as its format knows them. Raises CorpusError naming the key."""
+    try:
+        return kind.model_validate(corpus.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(("options", *(str(part) for part in first["loc"])))
+        known = ", ".join(kind.model_fields) or "none"
+        raise CorpusError(f"corpus {corpus.name}: {place}: {first['msg']}; format {corpus.format} has the options {known}") from None
+
+
+def accept(document: Document, images: Sequence[bytes], limits: Limits, sizes: Sequence[tuple[int, int]] | None = None) -> Accepted:
     """The document with its pictures checked and its image items naming their members in a shard.
 
-    Raises DocumentError for a text or a number of pictures beyond the limits and PictureError, naming the item's path, for a picture.
+    `sizes` are those of pictures that `measure` has checked already. Raises DocumentError for a text or a number of pictures beyond
+    the limits and PictureError, naming the item's path, for a picture.
     """
     if len(images) > limits.images:
         raise DocumentError(f"{len(images)} images are more than max_document_images ({limits.images})")
     for text in document.texts:
         if (size := len(text.encode("utf-8", "surrogatepass"))) > limits.text_bytes:
             raise DocumentError(f"a text of {size} bytes is longer than max_text_bytes ({limits.text_bytes})")
-    sizes: list[tuple[int, int]] = []
-    for item, data in zip(document.images, images, strict=True):
-        try:
-            height, width, _ = decode(data, limits.image_pixels).shape
-        except PictureError as error:
-            raise PictureError(f"{item.path}: {error}") from None
-        sizes.append((width, height))
+    if sizes is None:
+        sizes = [measure(data, item.path, limits) for item, data in zip(document.images, images, strict=True)]
     if document.kind == "referring":
         _check_box_inside(document, sizes)
-    return Accepted(_with_members(document, images), list(images), sizes)
+    return Accepted(_with_members(document, images), list(images), list(sizes))
+
+
+def measure(data: bytes, name: str, limits: Limits) -> tuple[int, int]:
+    """[width, height] of an encoded picture that can be decoded whole. Raises PictureError naming it."""
+    try:
+        height, width, _ = decode(data, limits.image_pixels).shape
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+    return width, height
 
 
 def document_id(corpus: str, key: str) -> str:
@@ -101,7 +130,7 @@ def _with_members(document: Document, images: Sequence[bytes]) -> Document:
     return document.model_copy(update={"items": tuple(items)})
 
 
-def _check_box_inside(document: Document, sizes: list[tuple[int, int]]) -> None:
+def _check_box_inside(document: Document, sizes: Sequence[tuple[int, int]]) -> None:
     if not sizes:
         raise DocumentError("kind 'referring' needs an image")
     box, (width, height) = document.fields["box"], sizes[0]
