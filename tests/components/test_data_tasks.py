@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from components.data.sources.annotated import AnnotatedSource, open_set
 from components.data.sources.caption_lists import LowerCaptionOptions
 from components.data.sources.coco_format import COCO30K, COCO_30K, CocoPictures
 from components.data.sources.formats import open_source
-from components.data.sources.source import Accepted, Limits, Rejected
+from components.data.sources.source import Accepted, Limits, Noted, Rejected
 from components.params import CorpusParams
 
 LIMITS = Limits(image_pixels=1_000_000, text_bytes=10_000, images=20)
@@ -94,6 +97,7 @@ def test_parts_hold_the_same_documents_each_in_one_of_them(name: str, tmp_path: 
 def test_a_count_that_differs_from_the_published_one_is_a_note(name: str, tmp_path: Path) -> None:
     one = SETS[name]
     opened = source(one, one.write(tmp_path))
+    assert isinstance(opened, Noted)
     assert opened.expected_count() == one.expected_count
     if one.expected_count is None:
         assert opened.notes(2) == []
@@ -326,6 +330,8 @@ REFUSED: list[tuple[str, str, tuple[str | int, ...], Any, str, str]] = [
     ("pororosv", "ep1/0.png", (), png(0, 128, 100), "stories.json:train[0]", "a strip has frames of 128x128"),
     ("pororosv", "stories.json", ("train", 0, "frames", 0, "image"), "../x.png", "stories.json:train[0]", "must be relative"),
     ("flintstonessv", "flintstones_annotations_v1-0.json", (3,), DROP, "split.json:train[0]", "description of c3 is empty"),
+    ("flintstonessv", "flintstones_annotations_v1-0.json", (3, "description"), 7, "split.json:train[0]", "must be a text, not a number"),
+    ("flintstonessv", "flintstones_annotations_v1-0.json", (3, "globalID"), "c2", "v1-0.json:[3]", "globalID c2 was used before"),
     ("flintstonessv", "following_cache4.json", ("c0",), "c1", "following_cache4.json:c0", "the followers are no list"),
 ]
 
@@ -510,7 +516,7 @@ def test_no_damage_to_an_annotation_file_raises_anything(name: str, tmp_path: Pa
     one.write(tmp_path)
     for file in [file for file in one.files if file.endswith((".json", ".jsonl"))]:
         good = one.encoded(file, one.files[file])
-        for _ in range(25):
+        for _ in range(15):
             damaged = bytearray(good)
             start = int(rng.integers(len(damaged)))
             damaged[start : start + int(rng.integers(0, 8))] = bytes(
@@ -520,3 +526,64 @@ def test_no_damage_to_an_annotation_file_raises_anything(name: str, tmp_path: Pa
             accepted, _ = read(one, tmp_path)
             assert len(accepted) <= one.documents + 1
         (tmp_path / file).write_bytes(good)
+
+
+def scripts() -> list[str]:
+    """The conversions that docs/corpora.md prints, in its order: RefCOCO, PororoSV, FlintstonesSV."""
+    page = (Path(__file__).parents[2] / "docs/corpora.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def run(script: str, folder: Path, *arguments: str) -> None:
+    (folder / "convert.py").write_text(script, encoding="utf-8")
+    subprocess.run([sys.executable, "convert.py", *arguments], cwd=folder, check=True, timeout=60)
+
+
+def test_the_printed_conversions_write_what_is_read(tmp_path: Path) -> None:
+    refs, pororo, flintstones = scripts()
+    one = SETS["refcoco"]
+    folder = one.write(tmp_path / "refs", **{REFS: None})
+    sentences = [{"sent": "left guy", "raw": "Left guy", "tokens": []}, {"sent": "woman"}]
+    ref = {"ref_id": 1, "ann_id": 5, "image_id": 1, "category_id": 2, "split": "train", "sentences": sentences}
+    instances = {
+        "images": [{"id": 1, "file_name": "COCO_train2014_000000000001.jpg"}],
+        "annotations": [{"id": 5, "bbox": [1.5, 2, 10, 20.25]}],
+        "categories": [{"id": 2, "name": "person"}],
+    }
+    (folder / "refs(unc).p").write_bytes(pickle.dumps([ref]))
+    (folder / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
+    run(refs, folder, "refcoco", "refs(unc).p")
+    accepted, rejected = read(one, folder)
+    assert rejected == []
+    boxes = [result.document.fields for result in accepted]
+    assert boxes == [{"phrase": phrase, "box": [1.5, 2, 11.5, 22.25], "category": "person"} for phrase in ("left guy", "woman")]
+
+    one = SETS["pororosv"]
+    folder = one.write(tmp_path / "pororo", **{"stories.json": None})
+    frames = [frame for story in one.files["stories.json"]["train"] for frame in story["frames"]]
+    names = [str(frame["image"]) for frame in frames]
+    captions: Any = {name.removesuffix(".png"): [frame["caption"]] for name, frame in zip(names, frames, strict=True)}
+    np.save(folder / "descriptions.npy", captions, allow_pickle=True)
+    np.save(folder / "img_cache4.npy", np.array([names[0].encode()]))
+    np.save(folder / "following_cache4.npy", np.array([[f"b'{name}'" for name in names[1:]]]))
+    splits = np.empty(3, object)
+    splits[:] = [np.array([0]), np.array([], int), np.array([], int)]
+    np.save(folder / "train_seen_unseen_ids.npy", splits, allow_pickle=True)
+    run(pororo, folder)
+    (result,), rejected = read(one, folder)
+    assert (result.document.texts, rejected) == (one.texts, [])
+
+    one = SETS["flintstonessv"]
+    folder = one.write(tmp_path / "flintstones", **{"following_cache4.json": None})
+    (folder / "following_cache4.pkl").write_bytes(pickle.dumps(one.files["following_cache4.json"]))
+    run(flintstones, folder)
+    (result,), rejected = read(one, folder)
+    assert (result.document.texts, rejected) == (one.texts, [])
+
+
+def test_a_table_of_the_manual_names_each_set_with_its_counts() -> None:
+    page = (Path(__file__).parents[2] / "docs/corpora.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip().strip("`"): row for row in page.splitlines() if row.startswith("| `")}
+    for name, one in SETS.items():
+        assert one.expected_count is None or f"{one.expected_count:,}" in rows[name]
+        assert ("| never |" in rows[name]) == (name in EVALUATION_ONLY)

@@ -92,7 +92,7 @@ class ClassMaps:
         fields: dict[str, Any] = {"caption": caption, "classes": classes}
         if self._names:
             fields["categories"] = [self._names[number] for number in classes]
-        return Draft("segmentation", told, given, [encode_png(palette()[labels]), picture], fields)
+        return Draft("segmentation", told, given, [encode_png(palette()[labels]), picture], fields, sizes=[size, size])
 
 
 def read_labels(data: bytes, name: str, limits: Limits) -> np.ndarray:

@@ -43,7 +43,10 @@ class Keyed:
 
 @dataclass
 class Draft:
-    """What a record says, before its pictures are checked. `images` are the encoded pictures in item order."""
+    """What a record says, before its pictures are checked. `images` are the encoded pictures in item order.
+
+    `sizes` are their widths and heights where the form has measured or made them all.
+    """
 
     kind: Kind
     items: Sequence[TextItem | ImageItem]
@@ -53,6 +56,7 @@ class Draft:
     facts: Facts = field(default_factory=dict)
     licence: str | None = None
     origin: Literal["natural", "automated", "human"] = "human"
+    sizes: Sequence[tuple[int, int]] | None = None
 
 
 class Shelf:
@@ -170,7 +174,7 @@ class AnnotatedSource:
                     "facts": draft.facts,
                 }
             )
-            return accept(document, draft.images, self._shelf.limits)
+            return accept(document, draft.images, self._shelf.limits, draft.sizes)
         except MissingFileError as error:
             return Rejected(found.where, str(error), missing=True)
         except ValidationError as error:

@@ -171,8 +171,8 @@ class Narratives:
         counts: Counter[str] = Counter()
         for found in keyed(shelf.lines(shelf.phase.files[0]), _image_of_narrative, lambda _: True):
             counts.update([] if isinstance(found, Rejected) else [str(found.key)])
-        for found in keyed(shelf.lines(shelf.phase.files[0]), _narrative_key, mine, own=False):
-            yield found if isinstance(found, Rejected) else Keyed(found.where, None, _narrative(found.values, counts))
+        for found in keyed(shelf.lines(shelf.phase.files[0]), _narrative_key, mine):
+            yield found if isinstance(found, Rejected) else Keyed(found.where, found.key, _narrative(found.values, counts))
 
     def draft(self, values: dict[str, Any], shelf: Shelf) -> Draft:
         """The narrative with its picture."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.data.sources.annotated import AnnotatedSource, open_set
-from components.data.sources.hostile_values import identifier, record, text, text_or_number
+from components.data.sources.hostile_values import identifier, record, stated, text, text_or_number
 from components.data.sources.published import Phase, Published
-from components.data.sources.questions import Filed, Question, QuestionList, stated
+from components.data.sources.questions import Filed, Question, QuestionList
 from components.data.sources.source import Limits
 from components.params import CorpusParams
 

@@ -51,12 +51,14 @@ class Flintstones:
     def records(self, shelf: Shelf, mine: Mine) -> Iterator[Keyed | Rejected]:
         """The clips of the split that begin a story. One without four followers begins none, as in the release; it is no record."""
         split, annotations, following = shelf.phase.files
-        told: dict[str, str] = {}
+        told: dict[str, Any] = {}
         for found in keyed(shelf.elements(annotations), lambda one: identifier(record(one), "globalID"), lambda _: True):
             if isinstance(found, Rejected):
                 yield found
-            elif isinstance(found.values.get("description"), str):
-                told[str(found.key)] = found.values["description"]
+            elif found.key in told:
+                yield Rejected(found.where, f"globalID {found.key} was used before")
+            else:
+                told[str(found.key)] = found.values.get("description")
         followers: dict[str, list[Any]] = {}
         for element in shelf.elements(following):
             if isinstance(element, Rejected):

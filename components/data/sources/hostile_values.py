@@ -67,6 +67,13 @@ def numbers(values: Mapping[str, Any], name: str, count: int) -> list[float]:
     return found
 
 
+def stated(values: Any, *names: str) -> dict[str, str]:
+    """Those of these fields that the record states as short texts; a set may leave them out."""
+    return {
+        name: values[name] for name in names if isinstance(values.get(name), str) and values[name].isprintable() and len(values[name]) < 200
+    }
+
+
 def commonest(answers: Sequence[str]) -> str:
     """The answer that most gave, of equally common ones the first; blanks do not count."""
     given = [answer for answer in answers if answer]

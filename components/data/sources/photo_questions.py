@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from components.data.sources.annotated import AnnotatedSource, open_set
-from components.data.sources.hostile_values import identifier, record, text, texts
+from components.data.sources.hostile_values import identifier, record, stated, text, texts
 from components.data.sources.json_elements import Element
 from components.data.sources.published import Phase, Published
-from components.data.sources.questions import Filed, Question, QuestionList, stated
+from components.data.sources.questions import Filed, Question, QuestionList
 from components.data.sources.source import Limits
 from components.data.sources.values import list_of
 from components.params import CorpusParams

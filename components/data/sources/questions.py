@@ -30,7 +30,7 @@ class Question:
 
 
 class Filed(NamedTuple):
-    """A record and the file that it stands in."""
+    """A record and the name of its file, without the folder: a record is the same wherever its file lies."""
 
     file: str
     values: Any
@@ -78,7 +78,7 @@ class QuestionList:
                 continue
             try:
                 for number, (place, values) in enumerate(self._spread(element)):
-                    yield Element(f"{element.where}{place}", number, Filed(file, values))
+                    yield Element(f"{element.where}{place}", number, Filed(file.rpartition("/")[2], values))
             except DocumentError as error:
                 yield Rejected(element.where, str(error))
 
@@ -93,10 +93,3 @@ def question_draft(question: Question, picture: tuple[ImageItem, bytes], shelf: 
         items, given = templates.vqa(item, question.text, answer, split=shelf.split)
     fields = {"question": question.text, "answer": answer, "answers": list(question.answers)} | question.fields
     return Draft("question", items, given, [data], fields, origin=question.origin)
-
-
-def stated(values: Any, *names: str) -> dict[str, str]:
-    """Those of the fields that the record states as short texts; a set may leave them out."""
-    return {
-        name: values[name] for name in names if isinstance(values.get(name), str) and values[name].isprintable() and len(values[name]) < 200
-    }

@@ -1,12 +1,13 @@
 """Referring expressions: RefCOCO, RefCOCO+ and RefCOCOg in the release's form, a line an expression.
 
-    {"image": "train2014/COCO_train2014_000000000009.jpg", "sent": "left guy", "bbox": [x0, y0, x1, y1]}
+    {"image": "train2014/COCO_train2014_000000000009.jpg", "sent": "left guy", "bbox": [x0, y0, x1, y1], "category": "person"}
 
     refcoco   refcoco_{train,val,testA,testB}.jsonl
     refcoco+  refcoco+_{train,val,testA,testB}.jsonl
     refcocog  refcocog_{train,val,test}.jsonl  (UMD's split)
 
-`bbox` holds two corners in pixels; pictures lie below the corpus's folder. Repeated expressions are kept: annotators repeat themselves.
+`bbox` holds two corners in pixels; `category` may be left out. Pictures lie below the corpus's folder. Repeated expressions are kept:
+annotators repeat themselves.
 
 The sets are published as `refs(unc).p` or `refs(umd).p` beside instances.json (lichengunc/refer). The first is a pickle, which can run any
 code when it is opened, and is never opened here. docs/corpora.md has a script that writes these lines from both files, for a machine where
@@ -24,7 +25,7 @@ from pydantic import Field
 from components.data import templates
 from components.data.documents import CorpusError, DocumentError
 from components.data.sources.annotated import AnnotatedSource, Draft, Keyed, Mine, Shelf, open_set, unkeyed
-from components.data.sources.hostile_values import numbers, record, text
+from components.data.sources.hostile_values import numbers, record, stated, text
 from components.data.sources.published import Phase, Published, SetOptions
 from components.data.sources.source import Limits, Rejected, measure, read_options
 from components.params import CorpusParams
@@ -102,4 +103,5 @@ class Expressions:
         if min(box) < 0 or box[2] > width or box[3] > height:
             raise DocumentError(f"bbox {box} reaches out of its {width}x{height} picture")
         items, given = templates.grounding(item, phrase, box, width, height, wording=self._options.wording)
-        return Draft("referring", items, given, [data], {"phrase": phrase, "box": box})
+        fields = {"phrase": phrase, "box": box} | stated(values, "category")
+        return Draft("referring", items, given, [data], fields, sizes=[(width, height)])

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 from components.data.documents import DocumentError
 from components.data.sources.annotated import AnnotatedSource, Shelf, open_set
-from components.data.sources.hostile_values import identifier, record, text, texts, whole
+from components.data.sources.hostile_values import identifier, record, stated, text, texts, whole
 from components.data.sources.json_elements import Element
 from components.data.sources.published import Phase, Published, SetOptions, found_form
-from components.data.sources.questions import Filed, Question, QuestionList, Spread, stated
+from components.data.sources.questions import Filed, Question, QuestionList, Spread
 from components.data.sources.source import Limits, read_options
 from components.data.sources.values import list_of
 from components.data.sources.vqa_pairs import VqaPairs

@@ -20,9 +20,9 @@ from typing import Any
 
 from components.data.documents import DocumentError
 from components.data.sources.annotated import AnnotatedSource, Draft, Keyed, Mine, Shelf, keyed, open_set
-from components.data.sources.hostile_values import identifier, record, text, texts, whole
+from components.data.sources.hostile_values import identifier, record, stated, text, texts, whole
 from components.data.sources.published import Phase, Published
-from components.data.sources.questions import Question, question_draft, stated
+from components.data.sources.questions import Question, question_draft
 from components.data.sources.source import Limits, Rejected
 from components.data.sources.values import list_of
 from components.params import CorpusParams
@@ -96,9 +96,7 @@ class VqaPairs:
             asked.add(key)
             if key not in answered:
                 yield Keyed(found.where, key, DocumentError(f"question_id {key} has no annotation in {annotations_file}"))
-            elif (answers := answered[key]) is None:
-                yield Keyed(found.where, key, DocumentError(f"the annotation of question_id {key} is unusable"))
-            else:
+            elif (answers := answered[key]) is not None:  # else it was refused with its annotation
                 yield Keyed(found.where, key, (found.values, answers))
         for key, answers in answered.items():
             if key not in asked and answers is not None:
