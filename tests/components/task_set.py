@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from components.data.documents import Split
 from components.data.pictures import encode_png
+from components.data.sources.annotated import AnnotatedSource
+from components.data.sources.formats import open_source
+from components.data.sources.source import Accepted, Limits, Rejected
+from components.params import CorpusParams
 
 WIDTH, HEIGHT = 40, 30
+LIMITS = Limits(image_pixels=1_000_000, text_bytes=10_000, images=20)
 
 
 def png(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> bytes:
@@ -63,3 +69,24 @@ class TaskSet:
         if name in self.lines:
             return "".join(json.dumps(line) + "\n" for line in content).encode()
         return json.dumps(content).encode()
+
+
+def corpus(one: TaskSet, *, split: Split | None = None, **options: Any) -> CorpusParams:
+    """The parameters of a corpus of the set."""
+    return CorpusParams.model_validate(
+        {"name": "mine", "format": one.format, "split": split or one.split, "licence": "L", "options": one.options | options}
+    )
+
+
+def source(one: TaskSet, folder: Path, *, split: Split | None = None, **options: Any) -> AnnotatedSource:
+    """The set in a folder, opened."""
+    opened = open_source(corpus(one, split=split, **options), folder, LIMITS)
+    assert isinstance(opened, AnnotatedSource)
+    return opened
+
+
+def read(one: TaskSet, folder: Path, *, split: Split | None = None, **options: Any) -> tuple[list[Accepted], list[Rejected]]:
+    """All that is read of the set, and all that is refused."""
+    opened = source(one, folder, split=split, **options)
+    found = [result for unit in opened.units() for result in opened.documents(unit)]
+    return [one for one in found if isinstance(one, Accepted)], [one for one in found if isinstance(one, Rejected)]

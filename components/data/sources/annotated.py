@@ -179,6 +179,8 @@ class AnnotatedSource:
             return Rejected(found.where, str(error), missing=True)
         except ValidationError as error:
             return Rejected(found.where, error.errors()[0]["msg"])
+        except RecursionError:
+            return Rejected(found.where, "nested too deeply")
         except (DocumentError, PictureError) as error:
             return Rejected(found.where, str(error))
 

@@ -14,7 +14,8 @@ et al. 2015 (arXiv 1504.00325), Agrawal et al. 2019 (1812.08658), Karpathy and F
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +153,9 @@ class CocoPictures:
         """The captions in the order of the file."""
         file = shelf.phase.files[0]
         pictures: dict[str, _Picture] = {}
-        yield from _read_pictures(shelf, file, lambda _: True, pictures)
+        for problem in _read_pictures(shelf, file, lambda _: True, pictures):
+            if isinstance(problem, Rejected) or mine(str(problem.key)):
+                yield problem
         for number, found in enumerate(
             keyed(shelf.elements(file, "annotations"), lambda one: identifier(record(one), "id"), lambda _: True)
         ):
@@ -186,7 +189,7 @@ class KarpathySplits:
         for found in keyed(shelf.elements(shelf.phase.files[0], "images"), lambda one: text(record(one), "filename"), mine):
             if isinstance(found, Rejected) or found.values.get("split") == shelf.name:
                 yield found
-            elif found.values.get("split") not in FLICKR30K_SPLITS.phases:
+            elif found.values.get("split") not in tuple(FLICKR30K_SPLITS.phases):
                 yield Keyed(found.where, found.key, DocumentError("its split is none of train, val and test"))
 
     def draft(self, values: Any, shelf: Shelf) -> Draft:
@@ -209,7 +212,7 @@ def _read_pictures(shelf: Shelf, file: str, mine: Mine, pictures: dict[str, _Pic
             yield Keyed(found.where, key, DocumentError(f"image id {key} was used before"))
             continue
         try:
-            pictures[key] = _Picture(found.where, text(found.values, "file_name"), licences.get(str(found.values.get("license"))))
+            pictures[key] = _Picture(found.where, text(found.values, "file_name"), _licence(found.values, licences))
         except DocumentError as error:
             yield Keyed(found.where, key, error)
 
@@ -218,9 +221,17 @@ def _licences(shelf: Shelf, file: str) -> dict[str, str]:
     """Names by id; a file may leave them out."""
     names = {}
     for found in shelf.elements(file, "licenses"):
-        if not isinstance(found, Rejected) and isinstance(found.value, dict) and isinstance(found.value.get("name"), str):
-            names[str(found.value.get("id"))] = found.value["name"]
+        if not isinstance(found, Rejected) and isinstance(found.value, dict):
+            with suppress(DocumentError):
+                names[identifier(found.value, "id")] = text(found.value, "name")
     return names
+
+
+def _licence(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
+    try:
+        return names.get(identifier(values, "license"))
+    except DocumentError:
+        return None
 
 
 def _image_id(values: Any) -> str:

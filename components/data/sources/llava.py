@@ -11,19 +11,20 @@ SALT-NLP/LLaVAR (README). Count of the mix: Liu et al. 2023 (arXiv 2310.03744, 6
 
 With one round a document is of kind `question`, with more a `dialogue`. With a picture in the first round, rounds are put in the paper's
 words (appendix B.2) where `options.prompt` does not say `plain`; without one always plain. The release cuts a dialogue into single rounds;
-here it stays whole, each answer is trained.
+here it stays whole, each answer is trained. An answer before the first question, as some published texts have, is left out as LLaVA's
+own code does; the fact `turns_left_out` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from components.data import templates
-from components.data.documents import DocumentError, ImageItem, TextItem
+from components.data.documents import DocumentError, Facts, ImageItem, TextItem
 from components.data.sources.annotated import AnnotatedSource, Draft, Keyed, Mine, Shelf, open_set, unkeyed
 from components.data.sources.hostile_values import record, shown, text
 from components.data.sources.published import Phase, Published, SetOptions
@@ -68,7 +69,9 @@ class Dialogues:
     def draft(self, values: Any, shelf: Shelf) -> Draft:
         """The dialogue with its pictures where they are marked."""
         values = record(values)
-        rounds = _rounds(values)
+        turns = [record(turn, "a turn") for turn in list_of(values, "conversations")]
+        early = int(bool(turns) and turns[0].get("from") == _SPEAKERS[1])
+        rounds = _rounds(turns[early:])
         names = _pictures(values)
         marks = [question.count(MARK) for question, _ in rounds]
         if sum(marks) != len(names):
@@ -81,11 +84,11 @@ class Dialogues:
         else:
             told, given = _plainly(items, marks, plain)
         fields = {"question": plain[0][0], "answer": plain[0][1], "rounds": len(rounds)}
-        return Draft("question" if len(rounds) == 1 else "dialogue", told, given, images, fields, origin="automated")
+        facts: Facts = {"turns_left_out": early} if early else {}
+        return Draft("question" if len(rounds) == 1 else "dialogue", told, given, images, fields, facts, origin="automated")
 
 
-def _rounds(values: Any) -> list[tuple[str, str]]:
-    turns = [record(turn, "a turn") for turn in list_of(values, "conversations")]
+def _rounds(turns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     speakers = [turn.get("from") for turn in turns]
     if not turns or len(turns) % 2 or speakers != list(_SPEAKERS) * (len(turns) // 2):
         raise DocumentError(f"human and gpt do not take turns, question and answer: {shown(speakers)}")
