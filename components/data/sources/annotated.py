@@ -66,15 +66,15 @@ class Shelf:
         self.folder, self.phase, self.name, self.split, self.limits = folder, phase, name, split, limits
 
     def elements(self, file: str, *path: str) -> Iterator[Element | Rejected]:
-        """`json_elements` of an annotation file."""
+        """`json_elements` of an annotation file; a rejection for a file that has none, which is no set of anything."""
         with path_inside(self.folder, file).open("rb") as opened:
-            yield from json_elements(opened, file, *path)
+            yield from _some(json_elements(opened, file, *path), file, *path)
 
     def lines(self, file: str) -> Iterator[Element | Rejected]:
-        """The objects of a file of JSON lines, with their place in the file as keys."""
+        """The objects of a file of JSON lines, with their place in the file as keys; a rejection for a file that has none."""
         with path_inside(self.folder, file).open("rb") as opened:
-            for number, line in enumerate(json_lines(opened, file)):
-                yield line if isinstance(line, Rejected) else Element(line[0], number, line[1])
+            lines = enumerate(json_lines(opened, file))
+            yield from _some((line if isinstance(line, Rejected) else Element(line[0], number, line[1]) for number, line in lines), file)
 
     def picture(self, name: str, number: int = 0) -> tuple[ImageItem, bytes]:
         """The picture `name` of the phase's folder as item `number`. Raises DocumentError where it cannot be read."""
@@ -233,6 +233,16 @@ def content_key(values: Any) -> str:
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=12).hexdigest()
     except RecursionError:
         raise DocumentError("nested too deeply") from None
+
+
+def _some(found: Iterable[Element | Rejected], file: str, *path: str) -> Iterator[Element | Rejected]:
+    """What is found, or a rejection where that is nothing."""
+    nothing = True
+    for one in found:
+        nothing = False
+        yield one
+    if nothing:
+        yield Rejected(f"{file}:{'.'.join(path)}".removesuffix(":"), "there is no record in it")
 
 
 def _by_content(values: Any, repeated: Counter[str]) -> str:
