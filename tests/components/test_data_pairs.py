@@ -363,6 +363,18 @@ def test_large_json_is_read_element_by_element_whatever_the_chunks() -> None:
                 list(json_arrays(Trickle(text.encode()[:end])))
 
 
+@pytest.mark.parametrize("at_once", range(1, 25))
+def test_a_number_may_be_cut_anywhere_by_the_end_of_a_chunk(at_once: int) -> None:
+    class Pieces(io.BytesIO):
+        """A file that gives so many bytes at a time."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(at_once)
+
+    text = b'{"bbox": [10.25, -1e-5, 2.5E+3, 0.0]}'
+    assert [one.value for one in json_arrays(Pieces(text))] == [10.25, -1e-5, 2.5e3, 0.0]
+
+
 @pytest.mark.parametrize("kind", ["captions", "img2dataset", "mmc4", "obelics", "objects365", "omnicorpus", "texts"])
 def test_folders_and_options_that_cannot_be_used_are_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CorpusError, match=r"corpus c: .*(there is no|no JSON file)"):

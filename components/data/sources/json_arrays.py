@@ -11,6 +11,9 @@ from typing import IO, Any
 MAX_ELEMENT_CHARACTERS = 10_000_000
 _CHUNK_BYTES = 1 << 20
 _BLANK = " \t\n\r"
+_OF_NUMBERS = frozenset("0123456789+-.eE")
+_LONGEST_TAIL = 3
+"""Signs that may stand after a number that was read too early: `.`, `e`, `e+`."""
 
 
 class JsonError(ValueError):
@@ -79,8 +82,10 @@ class _Text:
                 raise JsonError(f"{error.msg} at {self._text[error.pos : error.pos + 20]!r}") from None
             except (RecursionError, ValueError) as error:
                 raise JsonError(str(error)) from None
-            # A number at the very end of what was read may go on.
-            if end == len(self._text) and not self._ended:
+            # A number at the very end of what was read may go on; of `10.` only the `10` is one yet.
+            if not self._ended and _OF_NUMBERS.issuperset(self._text[end : end + _LONGEST_TAIL]):
+                if len(self._text) - self._place > MAX_ELEMENT_CHARACTERS:
+                    raise JsonError(f"an element of more than {MAX_ELEMENT_CHARACTERS} characters")
                 self._more()
                 continue
             self._place = end

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -78,6 +78,15 @@ class Source(Protocol):
         A document that makes sense without a picture that cannot be had (an interleaved one, not a pair) is Accepted without it, after a
         Rejected for each such picture whose `where` is the document's with `#PART` added.
         """
+        ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A Source that knows what its whole should be."""
+
+    def notes(self, read: int) -> Sequence[str]:
+        """What is worth a warning after `read` records, accepted and refused, of all units; nothing where all is as it should be."""
         ...
 
 
