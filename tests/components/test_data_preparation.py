@@ -78,12 +78,14 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, undisturbe
 def test_dask_workers_give_the_same_bytes_and_outlive_an_input_shard_that_kills_them(
     tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import dask
     from distributed import LocalCluster
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(SOURCE), str(Path(__file__).parent))))
     write_units(tmp_path / "data/input/mine", **GOOD)
     write_units(tmp_path / "bad/data/input/mine", **GOOD, crash={"does": "crash"})
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster:
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "processes": True}
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), LocalCluster(**options) as cluster:
         run(tmp_path, data(), dask=cluster.scheduler_address)
         assert tree(tmp_path / "outputs") == undisturbed
         result = run(tmp_path / "bad", data(shard_attempts=1), dask=cluster.scheduler_address)
