@@ -10,6 +10,7 @@ from components.data.sources.source import Limits, Source
 from components.params import CorpusParams
 
 FORMATS: dict[str, str] = {
+    "captioned": "components.data.sources.captioned:CaptionedSource",
     "documents": "components.data.sources.folder:FolderSource",
 }
 """Format to `module:class`, in alphabetical order."""
