@@ -157,7 +157,7 @@ def test_a_conversational_model_takes_many_pictures(tmp_path: Path) -> None:
     assert captioner.converses and captioner.usual_prompt
     one, two = captioner.answer([Request("describe the picture", (PICTURES[0],)), Request("describe the picture", tuple(PICTURES[:2]))])
     assert one.text is not None and two.text is not None
-    assert "describe" not in one.text.split()[:1]
+    assert len(one.text.split()) <= LOCAL.max_new_tokens, "the prompt is part of the answer"
 
 
 def test_only_safetensors_are_read(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -46,18 +46,20 @@ _VISION: dict[str, Any] = {
 _TEXT: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-def words() -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words, so that a random model speaks in them."""
+def words(framed: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, so that a random model speaks in them; `framed` puts a start and an end around a text."""
     names = ["<pad>", "<s>", "</s>", "<unk>", *WORDS]
     tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if framed:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def save_blip(folder: Path) -> Path:
     """A BLIP."""
     torch.manual_seed(0)
-    tokenizer = words()
+    tokenizer = words(framed=True)
     text = _TEXT | {"encoder_hidden_size": 32, "intermediate_size": 48, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2, "pad_token_id": 0}
     config = BlipConfig(vision_config=_VISION, text_config=text | tokens, projection_dim=16)

@@ -136,7 +136,7 @@ class _Parts:
                 for prompt, own in zip(prompts, pictures, strict=True)
             ]
             return self._processor.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", padding=True
+                turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
             )
         images = [own[0] for own in pictures]
         if not self.takes_text or not (any(prompts) or self._needs_text):
