@@ -6,14 +6,15 @@ Addresses and keys are no parameters: see `components.settings`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from components.params import Frozen, ParamsError
 
 Section = TypeVar("Section", bound=Frozen)
+_OPEN_AT_ONCE = 64
 
 
 class TextLimits(Frozen):
@@ -67,12 +68,20 @@ class WindowParams(Frozen):
     apart_s: float = Field(
         ge=0, description="from a frame to the next, seconds; 1, 3 and 10 in ILLUME-X 4; 0 takes the video's own neighbours"
     )
-    every_s: float | None = Field(None, gt=0, description="from the start of a window to the next, seconds; frames x apart_s where absent")
+    every_s: float | None = Field(
+        None, ge=0.05, description="from the start of a window to the next, seconds; frames x apart_s where absent"
+    )
+
+    @model_validator(mode="after")
+    def _few_at_once(self) -> Self:
+        if self.frames * self.apart_s > _OPEN_AT_ONCE * self.stride_s:
+            raise ValueError(f"more than {_OPEN_AT_ONCE} windows would be under way at once; raise every_s")
+        return self
 
     @property
     def stride_s(self) -> float:
         """From the start of a window to the next, seconds."""
-        return self.every_s or self.frames * self.apart_s or 1.0
+        return self.every_s or max(0.05, self.frames * self.apart_s or 1.0)
 
 
 class VideoParams(Frozen):
@@ -111,6 +120,9 @@ class CaptionLevels(Frozen):
     rounds: int = Field(1, ge=0, le=10, description="rounds of critique and rewriting; the paper's K is not stated")
     judge_minimum: int = Field(
         6, ge=1, le=10, description="a record that the judge scores lower falls (1 to 10); the paper's is not stated"
+    )
+    max_failed_rate: float = Field(
+        0.2, ge=0, le=1, description="share of a video's samples without usable answers above which none of its texts is kept"
     )
     verdict: bool = Field(True, description="ask the model whether to keep each frame (content integrity)")
     text: TextLimits = TextLimits()
