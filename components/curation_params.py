@@ -124,6 +124,9 @@ class CaptionLevels(Frozen):
     max_failed_rate: float = Field(
         0.2, ge=0, le=1, description="share of a video's samples without usable answers above which none of its texts is kept"
     )
+    judge_model: str | None = Field(
+        None, max_length=200, description="model at the endpoint that criticises and judges; the captioner itself where absent"
+    )
     verdict: bool = Field(True, description="ask the model whether to keep each frame (content integrity)")
     text: TextLimits = TextLimits()
     local: LocalModelParams = LocalModelParams(max_new_tokens=256)

@@ -140,6 +140,8 @@ def _speaking(model: Any) -> Any:
                 parameter.mul_(8)
             if "class_embedding" in name:
                 parameter.zero_()
+            if name.endswith("predictions.bias"):
+                parameter[:4] = -1000
     model.generation_config.suppress_tokens = [0, 1, 2, 3]
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -18,17 +19,18 @@ WIDTH, HEIGHT = 192, 128
 PARTS = ("moving", "static", "blurred", "shaking")
 
 
-def sample(name: str) -> np.ndarray:
-    """`china` or `flower`, uint8 [427, 640, 3]."""
-    return np.asarray(Image.open(Path(sklearn.datasets.__file__).parent / "images" / f"{name}.jpg").convert("RGB"))
+@cache
+def sample(name: str, width: int, height: int) -> np.ndarray:
+    """`china` or `flower`, uint8 [height, width, 3]."""
+    picture = Image.open(Path(sklearn.datasets.__file__).parent / "images" / f"{name}.jpg").convert("RGB")
+    return cv2.resize(np.asarray(picture), (width, height), interpolation=cv2.INTER_AREA)
 
 
 def moving(number: int) -> np.ndarray:
     """A flower crosses the temple, which stands still."""
-    ground = cv2.resize(sample("china"), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    flower = cv2.resize(sample("flower"), (64, 64), interpolation=cv2.INTER_AREA)
+    ground = sample("china", WIDTH, HEIGHT).copy()
     left = (number * 3) % (WIDTH - 64)
-    ground[32:96, left : left + 64] = flower
+    ground[32:96, left : left + 64] = sample("flower", 64, 64)
     return ground
 
 
@@ -45,7 +47,7 @@ def blurred(number: int) -> np.ndarray:
 def shaking(number: int) -> np.ndarray:
     """A hand holds the camera badly; nothing moves in the scene."""
     across, down = ((number * 7) % 5, (number * 5) % 4)
-    large = cv2.resize(sample("china"), (WIDTH + 12, HEIGHT + 12), interpolation=cv2.INTER_AREA)
+    large = sample("china", WIDTH + 12, HEIGHT + 12)
     return np.ascontiguousarray(large[down : down + HEIGHT, across : across + WIDTH])
 
 

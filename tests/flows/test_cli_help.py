@@ -26,6 +26,8 @@ SCRIPTED = {
     "doctor",
     "models list",
     "models verify",
+    "data caption",
+    "data curate",
     "weights pull",
     "weights import",
     "weights export",
