@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 import torch
 from pydantic import SecretStr
 from tiny_captioners import completion, endpoint, prompt_of, save_blip, save_blip2, save_clip, save_llava
+from typer.testing import CliRunner
 
 from components.curation_params import CaptioningParams, EndpointParams, LocalModelParams, TextLimits
 from components.data.captioning import files
@@ -31,6 +36,8 @@ from components.data.sources.formats import open_source
 from components.data.sources.source import Accepted, Limits, Rejected, Unit
 from components.params import CorpusParams
 from components.run.failures import FailureClass, StageError
+from flows.cli import app
+from flows.cli_output import CommandError
 from model.weights import WeightsError
 
 LIMITS = Limits(image_pixels=10_000, text_bytes=10_000, images=10)
@@ -150,6 +157,12 @@ def test_a_bad_picture_costs_its_neighbours_nothing(folders: dict[str, Path]) ->
     assert bad.text is None and "not a PNG" in bad.problem
     assert good.text
     assert two.text is None and "one picture at a time" in two.problem
+
+
+def test_a_request_that_a_model_cannot_answer_is_a_problem_of_its_own(folders: dict[str, Path]) -> None:
+    endless = LocalCaptioner(folders["blip-2"], LocalModelParams(max_new_tokens=300), LIMITS.image_pixels, "cpu")
+    (reply,) = endless.answer([Request("", (PICTURES[0],))])
+    assert reply.text is None and "blip-2:blip2 failed: IndexError" in reply.problem
 
 
 def test_a_conversational_model_takes_many_pictures(tmp_path: Path) -> None:
@@ -432,3 +445,51 @@ def test_requests_under_way_are_bounded_and_answers_keep_their_order() -> None:
 )
 def test_what_is_said_becomes_one_bounded_line(said: str, kept: str) -> None:
     assert cleaned(Reply(said), TextLimits(max_characters=40)).text == kept
+
+
+def test_the_command_captions_a_corpus(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMFS_ROOT", str(Path(__file__).parents[2]))
+    run = ["data", "caption", str(tmp_path), "--format", "documents", "--json"]
+    invoke = CliRunner().invoke
+    unusable = invoke(app, [*run, "--model", str(folders["blip"])])
+    assert isinstance(unusable.exception, CommandError) and "corpus" in str(unusable.exception)
+    write_corpus(tmp_path / "corpus", [waiting("a", 0), waiting("b", 1)])
+    assert isinstance(invoke(app, run).exception, CommandError)
+    done = invoke(app, [*run, "--model", str(folders["blip"]), "--prompt", "a photo of", "--clip", str(folders["clip"])])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0 and (told["captioned"], told["made"], told["failed_units"]) == (2, 1, {})
+    assert json.loads(invoke(app, [*run, "--model", str(folders["blip"]), "--prompt", "a photo of"]).stdout)["made"] == 1
+    assert all(isinstance(one, Accepted) for one in documents_of(tmp_path))
+
+
+def test_a_killed_captioning_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:
+    for shard in range(6):
+        write_corpus(tmp_path / "corpus" / f"s{shard}", [waiting(f"d{shard}", shard % 4)])
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from test_data_captioning import Slow, ShardedFolders, silent\n"
+        "from components.data.captioning.corpus import CorpusCaptioner; from components.curation_params import CaptioningParams\n"
+        "root = Path(sys.argv[1])\n"
+        "CorpusCaptioner(ShardedFolders(root / 'corpus'), root, Slow(), CaptioningParams()).run(silent)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    child = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
+    captions = tmp_path / "captions"
+    while child.poll() is None and (not captions.is_dir() or len(list(captions.glob("*.jsonl"))) < 2):
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    done = len(list(captions.glob("*.jsonl")))
+    assert 2 <= done < 6
+    rest = Echo()
+    source = ShardedFolders(tmp_path / "corpus")
+    again = CorpusCaptioner(source, tmp_path, rest, CaptioningParams()).run(silent)  # type: ignore[arg-type]
+    assert again.kept == done and rest.asked == 6 - done
+
+
+class Slow(Echo):
+    """As Echo, a moment later."""
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(0.3)
+        return super().answer(requests)

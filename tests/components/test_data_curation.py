@@ -5,20 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from tiny_onnx import save_maniqa, save_raft
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 from video_world import FPS, HEIGHT, PART_S, PARTS, WIDTH, moving, parts, static, write_video
 
-from components.curation_params import CurationParams, MeasureParams, PilotParams, VideoParams, WindowParams, load_curation
+from components.curation_params import (
+    CaptioningParams,
+    CurationParams,
+    MeasureParams,
+    PilotParams,
+    VideoParams,
+    WindowParams,
+    load_curation,
+)
 from components.data.curation.curator import Curator, list_videos
 from components.data.curation.measures import MEASURES, FarnebackFlow, HistogramDifference, Instruments, flow_statistics
 from components.data.curation.plugins import DinoDifference, Maniqa, Raft
@@ -424,3 +433,16 @@ def test_parameters_are_read_and_wrong_ones_named(tmp_path: Path) -> None:
     path.write_text("sharpnes: {}\n")
     with pytest.raises(ParamsError, match="sharpnes"):
         load_curation(path)
+
+
+def test_the_page_names_every_parameter() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "curation.md").read_text(encoding="utf-8")
+
+    def keys(section: type[BaseModel]) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            inner = [one for one in (field.annotation, *get_args(field.annotation)) if isinstance(one, type) and issubclass(one, BaseModel)]
+            yield from keys(inner[0]) if inner else (name,)
+            assert field.description or inner, f"{name} is not described"
+
+    named = {*keys(CurationParams), *keys(CaptioningParams), *MEASURES}
+    assert not [name for name in named if f"`{name}`" not in page and f".{name}`" not in page]

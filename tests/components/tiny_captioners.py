@@ -60,7 +60,7 @@ def save_blip(folder: Path) -> Path:
     """A BLIP."""
     torch.manual_seed(0)
     tokenizer = words(framed=True)
-    text = _TEXT | {"encoder_hidden_size": 32, "intermediate_size": 48, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    text = _TEXT | {"encoder_hidden_size": 32, "intermediate_size": 48, "vocab_size": len(tokenizer), "max_position_embeddings": 128}
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2, "pad_token_id": 0}
     config = BlipConfig(vision_config=_VISION, text_config=text | tokens, projection_dim=16)
     _speaking(BlipForConditionalGeneration(config)).save_pretrained(folder)
@@ -77,7 +77,7 @@ def save_blip2(folder: Path) -> Path:
         **_TEXT,
         vocab_size=len(tokenizer) + 1,
         ffn_dim=48,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         word_embed_proj_dim=32,
         bos_token_id=1,
         eos_token_id=2,
@@ -142,7 +142,10 @@ def _speaking(model: Any) -> Any:
                 parameter.zero_()
             if name.endswith("predictions.bias"):
                 parameter[:4] = -1000
-    model.generation_config.suppress_tokens = [0, 1, 2, 3]
+            if name.endswith("decoder.final_layer_norm.bias"):  # an OPT has no bias at its head: a direction that is always there, ...
+                parameter[0] = 1
+            if name.endswith("decoder.embed_tokens.weight"):  # ... and special tokens that point away from it
+                parameter[:4, 0] = -100
     return model
 
 

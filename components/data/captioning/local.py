@@ -22,6 +22,7 @@ from components.component_files import safetensors_files
 from components.curation_params import LocalModelParams
 from components.data.captioning.request import Reply, Request
 from components.data.pictures import PictureError, decode
+from components.run.failures import FailureClass, StageError
 from components.tracking.weights import describe_weights
 from model.weights import WeightsError
 
@@ -76,7 +77,13 @@ class LocalCaptioner:
             if refused := self._refused(batch[0]):
                 replies += [Reply(None, refused)] * len(batch)
                 continue
-            texts = self._generate([one.prompt for one in batch], pictures)
+            try:
+                texts = self._generate([one.prompt for one in batch], pictures)
+            except torch.OutOfMemoryError:
+                raise StageError(FailureClass.OUT_OF_MEMORY, f"{self.name} ran out of memory", "lower local.batch") from None
+            except (IndexError, ValueError, RuntimeError) as error:  # such as more tokens than it has positions for
+                replies += [Reply(None, f"{self.name} failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")] * len(batch)
+                continue
             seconds = (time.perf_counter() - began) / len(batch)
             replies += [Reply(text, seconds=seconds) for text in texts]
         return replies
