@@ -136,7 +136,7 @@ def _speaking(model: Any) -> Any:
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.2)
-            if "crossattention.output.dense" in name or "vision_model" in name:
+            if "crossattention.output.dense" in name or "vision_model" in name or "language_projection" in name:
                 parameter.mul_(8)
             if "class_embedding" in name:
                 parameter.zero_()
