@@ -58,6 +58,7 @@ def caption(
     """
     _one_of(model, endpoint)
     root = repository_root()
+    _be_quiet()
     with counting(f"Captioning {folder.name}") as tell:
         from components.curation_params import load_captioning
         from components.data.captioning.alignment import Alignment
@@ -67,9 +68,8 @@ def caption(
         from components.data.sources.formats import open_source
         from components.data.sources.source import Limits
         from components.params import CorpusParams, load
-        from components.settings import Settings, quiet
+        from components.settings import Settings
 
-        quiet(os.environ)
         if not (folder / CORPUS_FOLDER).is_dir():
             raise CommandError(f"{folder} has no {CORPUS_FOLDER}/", f"move the corpus's files into {folder / CORPUS_FOLDER}", BAD_USAGE)
         params = load_captioning(params_file)
@@ -112,6 +112,7 @@ def curate(
     """
     if model is not None or endpoint:
         _one_of(model, endpoint)
+    _be_quiet()
     with counting(f"Curating {videos.name}") as tell:
         from components.curation_params import load_curation
         from components.data.captioning.alignment import Alignment
@@ -120,9 +121,8 @@ def curate(
         from components.data.curation.measures import FarnebackFlow, HistogramDifference, Instruments
         from components.data.curation.plugins import DinoDifference, Maniqa, Raft
         from components.data.curation.telling import Teller
-        from components.settings import Settings, quiet
+        from components.settings import Settings
 
-        quiet(os.environ)
         params = load_curation(params_file)
         instruments = Instruments(
             flow=Raft(raft) if raft else FarnebackFlow(),
@@ -146,6 +146,13 @@ def curate(
         print_table(("count", "value"), [(name, f"{value:g}") for name, value in metrics.items()])
         if missing := instruments.unavailable():
             out().print(f"unavailable: {', '.join(missing)}")
+
+
+def _be_quiet() -> None:
+    """Before transformers is imported, which reads then whether it may ask a hub."""
+    from components.settings import quiet
+
+    quiet(os.environ)
 
 
 def _one_of(model: Path | None, endpoint: bool) -> None:

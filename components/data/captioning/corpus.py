@@ -18,7 +18,7 @@ from components.data.captioning.waiting import told_picture, waits
 from components.data.documents import CorpusError
 from components.data.sources.source import Accepted, Source, Unit
 from components.run.failures import FailureClass, StageError
-from components.run.filetree import write_whole
+from components.run.filetree import remove, write_whole
 from components.run.lease import Lease
 from components.tracking.weights import file_sha256
 
@@ -60,13 +60,15 @@ class CorpusCaptioner:
 
     def run(self, tell: Progress) -> Captioned:
         """Make what is missing, then write captions.json. Raises CorpusError where somebody else does, StageError where nothing works."""
-        lease = Lease(self._folder / ".captioning")
+        folder = self._folder / ".captioning"
+        lease = Lease(folder)
         if not lease.try_acquire():
             raise CorpusError(f"another process captions {self._folder}; wait for it to end")
         try:
             return self._run(tell)
         finally:
             lease.release()
+            remove(folder)  # what is pinned as the corpus holds no trace of who captioned it
 
     def _run(self, tell: Progress) -> Captioned:
         done, units, in_a_row = Captioned(), self._source.units(), 0

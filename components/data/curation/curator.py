@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -175,4 +174,5 @@ def list_videos(folder: Path) -> Videos:
 
 def _named(folder: Path) -> Iterator[tuple[str, Path]]:
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
-    yield from sorted((json.dumps(path.relative_to(folder).as_posix())[1:-1], path) for path in paths)
+    names = ((path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode(), path) for path in paths)
+    yield from sorted(names)
