@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     )
     dask: str | None = Field(None, description="MMFS_DASK: address of a Dask scheduler whose workers prepare instead")
     remote: str | None = Field(None, description="MMFS_REMOTE: address of the DVC remote; the one in .dvc/config where absent")
+    vlm_endpoint: SecretStr | None = Field(
+        None, description="MMFS_VLM_ENDPOINT: OpenAI-compatible address of a vision-language model, such as https://host/v1"
+    )
+    vlm_key: SecretStr | None = Field(None, description="MMFS_VLM_KEY: its key")
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")
     tracking_password: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_PASSWORD")

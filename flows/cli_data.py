@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows import cli_curation
 from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     data.command("add")(add)
     data.command("show")(show)
     data.command("diff")(diff)
+    cli_curation.register(data)
     app.add_typer(data, name="data")
 
 

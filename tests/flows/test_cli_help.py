@@ -29,6 +29,8 @@ SCRIPTED = {
     "data diff",
     "models list",
     "models verify",
+    "data caption",
+    "data curate",
     "weights pull",
     "weights import",
     "weights export",

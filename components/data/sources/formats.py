@@ -11,6 +11,7 @@ from components.params import CorpusParams
 
 FORMATS: dict[str, str] = {
     "ade20k": "components.data.sources.ade20k:ade20k",
+    "captioned": "components.data.sources.captioned:CaptionedSource",
     "captions": "components.data.sources.captions:CaptionsSource",
     "chartqa": "components.data.sources.charts:chartqa",
     "coco30k": "components.data.sources.coco_format:coco30k",

@@ -1,0 +1,1 @@
+"""Curation as in ILLUME-X: videos become frames, filtered and told at three levels."""
