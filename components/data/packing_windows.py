@@ -27,11 +27,12 @@ def pack_windows(lengths: np.ndarray, capacity: int) -> np.ndarray:
     if capacity > MAX_CAPACITY:
         return _one_by_one(lengths, capacity)
     order = np.argsort((capacity - lengths).astype(np.uint16), axis=1, kind="stable")
-    descending = np.ascontiguousarray(np.take_along_axis(lengths, order, 1).T.astype(np.int64))
+    order += np.arange(len(lengths))[:, None] * lengths.shape[1]
+    descending = np.ascontiguousarray(lengths.reshape(-1).take(order).T.astype(np.int64))
     chosen = _choose(descending, capacity)
     chosen[descending == 0] = -1
     rows = np.empty(lengths.shape, np.int64)
-    np.put_along_axis(rows, order, chosen.T, 1)
+    rows.reshape(-1)[order] = chosen.T
     return rows
 
 

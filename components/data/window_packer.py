@@ -21,6 +21,8 @@ from components.params import FewShotParams, Packing
 
 _SIDE_BY_SIDE = 48
 """Windows from which packing them beside each other is cheaper than one after the other."""
+_SHUFFLED_AT_ONCE = 32
+"""Windows whose rows are shuffled at once, so that they stay in the processor's cache."""
 _NUMBER_BITS = 20
 _NUMBERS = np.int64((1 << _NUMBER_BITS) - 1)
 
@@ -111,16 +113,11 @@ class WindowPacker:
                 if np.bincount(rows[number, : len(images)], images).max() > self._rules.max_images:
                     limited = pack(lengths[number].tolist(), self._rules.capacity, images.tolist(), self._rules.max_images)
                     rows[number] = _row_numbers(limited, table.shape[1])
-        order, starts = _shuffled(rows, np.array([window.key for window in windows], np.uint64))
-        return [
-            PackedWindow(
-                starts[number],
-                window.documents[own := order[number, : len(window.documents)]],
-                window.epoch if isinstance(window.epoch, int) else window.epoch[own],
-                {},
-            )
-            for number, window in enumerate(windows)
-        ]
+        keys = np.array([window.key for window in windows], np.uint64)
+        parts = range(0, len(windows), _SHUFFLED_AT_ONCE)
+        shuffled = [_shuffled(rows[start : start + _SHUFFLED_AT_ONCE], keys[start : start + _SHUFFLED_AT_ONCE]) for start in parts]
+        found = [one for order, starts in shuffled for one in zip(order, starts, strict=True)]
+        return [_reordered(window, order, starts) for window, (order, starts) in zip(windows, found, strict=True)]
 
     def _pieced(self, window: Window) -> PackedWindow:
         """A window with documents that are split or merged: what is packed are sequences of segments."""
@@ -185,6 +182,11 @@ class WindowPacker:
         return Window(window.documents[fits], window.epoch if isinstance(window.epoch, int) else window.epoch[fits], window.key)
 
 
+def _reordered(window: Window, order: np.ndarray, starts: np.ndarray) -> PackedWindow:
+    own = order[: len(window.documents)]
+    return PackedWindow(starts, window.documents[own], window.epoch if isinstance(window.epoch, int) else window.epoch[own], {})
+
+
 def _row_numbers(rows: Sequence[Sequence[int]], size: int) -> np.ndarray:
     """The row of each number, -1 for numbers in no row; int64 [size]."""
     found = np.full(size, -1, np.int64)
@@ -206,10 +208,12 @@ def _shuffled(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, list[np.n
     numbered.sort(axis=1)
     rank = np.zeros((windows, most), np.int64)
     np.put_along_axis(rank, numbered & _NUMBERS, np.arange(most)[None], 1)
-    place = np.take_along_axis(rank, np.maximum(rows, 0), 1)
+    flat = np.maximum(rows, 0) + np.arange(windows)[:, None] * most
+    place = rank.reshape(-1).take(flat)
     keyed = place << 42 | (of_numbers >> 10) << _NUMBER_BITS | np.arange(size)
     keyed[rows < 0] = np.iinfo(np.int64).max
     keyed.sort(axis=1)
-    sizes = np.bincount((place + np.arange(windows)[:, None] * most)[rows >= 0], minlength=windows * most).reshape(windows, most)
+    flat += place - np.maximum(rows, 0)
+    sizes = np.bincount(flat[rows >= 0], minlength=windows * most).reshape(windows, most)
     ends = np.cumsum(sizes, axis=1)
     return keyed & _NUMBERS, [np.concatenate([[0], ends[number, : counts[number]]]) for number in range(windows)]

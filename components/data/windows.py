@@ -14,7 +14,7 @@ from components.data.permutation import Permutation
 from components.data.selection import Selection
 from components.data.window_packer import Window
 
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 13
 """Positions that are permuted at once, so that they stay in the processor's cache."""
 
 
