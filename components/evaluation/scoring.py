@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from components.data.boxes import GRID
+from components.data.boxes import grid_of
 from components.data.documents import LoadedDocument
 from components.data.pictures import encode_png
 from components.evaluation.answer_log import Answer
@@ -96,7 +96,7 @@ def score_grounding(evidence: Evidence) -> Scored:
     if not asked:
         scored.metrics |= {"box_accuracy": none_of("referring"), "parse_rate": none_of("referring")}
         return scored
-    found = [boxes.parse_box(one.answer.text, *_size(one.loaded), GRID) for one in asked]
+    found = [boxes.parse_box(one.answer.text, *_size(one.loaded), grid_of(one.loaded.document.texts[-1]).span) for one in asked]
     true: list[boxes.Box] = [tuple(one.loaded.document.fields["box"]) for one in asked]
     right = [boxes.is_right(ours, box) for ours, box in zip(found, true, strict=True)]
     overlaps = [0.0 if ours is None else boxes.intersection_over_union(ours, box) for ours, box in zip(found, true, strict=True)]
