@@ -15,7 +15,7 @@ from benchmarks.record import options
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
-NOT_BENCHMARKS = {"__main__", "alone", "kernels_gpu", "published_mmfs", "record", "reference_step", "side_by_side", "watch"}
+NOT_BENCHMARKS = {"__main__", "alone", "kernels_gpu", "loader_peers", "published_mmfs", "record", "reference_step", "side_by_side", "watch"}
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from components.data.augmentation import augment, smallest_px, varies
 from components.data.collate import Collator, Sample
 from components.data.documents import CorpusError
 from components.data.index import Index, Row
 from components.data.layout import Encoded, encode
 from components.data.mixture import Mixture
+from components.data.places import ShardPlaces
 from components.data.plan import Anchor, SourcePlan
 from components.data.reader import DocumentReader
 from components.params import Kind, TrainParams
@@ -69,7 +71,7 @@ class TrainStream:
     def __init__(
         self,
         index_dir: Path,
-        shards_dir: Path,
+        shards: Path | ShardPlaces,
         train: TrainParams,
         shape: ModelShape,
         seed: int,
@@ -81,10 +83,10 @@ class TrainStream:
     ) -> None:
         """Raises CorpusError when a kind of the mixture has no training document that fits in a row."""
         self._index = Index(index_dir)
-        self._reader = DocumentReader(self._index, shards_dir)
-        self._train, self._shape = train, shape
+        self._reader = DocumentReader(self._index, shards)
+        self._train, self._shape, self._seed = train, shape, seed
         self._start_row = cursor.start_row
-        self._cache: OrderedDict[str, Encoded] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
         self._mixture = Mixture(train.mixture, seed)
         self._collator = Collator(self._index.tokenizer, shape, train.row_tokens, condition_drop, seed)
@@ -124,8 +126,15 @@ class TrainStream:
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> InterleavedBatch:
         """What a rank trains on in one micro-batch of a step."""
+        self.prefetch(step, rank, ranks, accumulate_index)
         rows = self.rows(step, rank, ranks, accumulate_index)
-        return self._collator.batch([[Sample(self._encoded(document), row.epoch) for document in row.documents] for row in rows])
+        return self._collator.batch([[Sample(self._encoded(document, row.epoch), row.epoch) for document in row.documents] for row in rows])
+
+    def prefetch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> None:
+        """Begin to fetch what `batch` will read, where it comes from a remote."""
+        rows = self.rows(step, rank, ranks, accumulate_index)
+        documents = ((document, row.epoch) for row in rows for document in row.documents)
+        self._reader.prefetch(document for document, epoch in documents if self._seen_as(document, epoch) not in self._cache)
 
     def cursor(self, step: int, skip_rows: int = 0) -> Cursor:
         """What opens a stream that goes on from the start of `step` without packing anything before it.
@@ -145,12 +154,19 @@ class TrainStream:
         documents = self._documents[kind]
         return PlannedRow(kind, position.epoch, tuple(documents[number] for number in self._plans[kind].row(position)))
 
-    def _encoded(self, row: Row) -> Encoded:
-        if row.id in self._cache:
-            self._cache.move_to_end(row.id)
-            return self._cache[row.id]
-        encoded = encode(self._reader.load(row), self._index.tokenizer, self._shape)
-        self._cache[row.id] = encoded
+    def _seen_as(self, row: Row, epoch: int) -> tuple[str, int]:
+        """What decides how a document is encoded."""
+        return row.id, epoch if varies(self._train.augmentation) else 0
+
+    def _encoded(self, row: Row, epoch: int) -> Encoded:
+        augmentation, key = self._train.augmentation, self._seen_as(row, epoch)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        stored = self._reader.load(row, smallest_px(augmentation, max(self._shape.image_px, self._shape.output_px)))
+        loaded, view = augment(stored, augmentation, self._seed, epoch)
+        encoded = encode(loaded, self._index.tokenizer, self._shape, view)
+        self._cache[key] = encoded
         self._cached += encoded.nbytes
         while self._cached > self._cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
