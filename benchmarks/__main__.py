@@ -19,6 +19,7 @@ NOT_BENCHMARKS = {
     "__main__",
     "alone",
     "kernels_gpu",
+    "loader_peers",
     "made_up_index",
     "published_mmfs",
     "record",

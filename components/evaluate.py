@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from components.data.documents import LoadedDocument
 from components.data.index import Index
+from components.data.places import ShardPlaces, shard_places
 from components.data.reader import evaluation_documents
 from components.data.sources.digits import load_scans, split_scans
 from components.evaluation.answer_log import PICTURES, SAMPLES_FILE, read_answers, write_samples
@@ -46,7 +47,8 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
     Raises StageError when there are no documents, no weights, or a generating process fails.
     """
     index = Index(paths.index)
-    documents = _documents(params, paths, task)
+    places = shard_places(paths, context.settings)
+    documents = _documents(params, paths, places, task)
     data = {"documents": index.sha256, "tokenizer": index.tokenizer.sha256}
     asked = params.evaluate
     manifest = plan(
@@ -63,7 +65,7 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
     job = Job(
         models=_models(paths, context, task),
         index=str(paths.index.resolve()),
-        shards=str(paths.shards.resolve()),
+        shards=places.model_dump(mode="json"),
         batch_documents=asked.batch_documents,
         ranks=asked.ranks,
         device=context.device,
@@ -135,11 +137,9 @@ def write_results(out: Path, evidence: Evidence, scored: Scored) -> None:
             (out / PICTURES / picture.file).write_bytes((evidence.folder / PICTURES / picture.file).read_bytes())
 
 
-def _documents(params: Params, paths: Paths, task: Task) -> Mapping[str, LoadedDocument]:
+def _documents(params: Params, paths: Paths, places: ShardPlaces, task: Task) -> Mapping[str, LoadedDocument]:
     loaded = [
-        one
-        for kind in kinds_of(task)
-        for one in evaluation_documents(paths.index, paths.shards, kind, params.evaluate.documents.get(kind, 0))
+        one for kind in kinds_of(task) for one in evaluation_documents(paths.index, places, kind, params.evaluate.documents.get(kind, 0))
     ]
     if not loaded:
         fix = "raise evaluate.documents and data.evaluation_documents, or take the task out of `tasks`"

@@ -26,6 +26,7 @@ Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
 EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
 Packing = Literal["best_fit", "concatenate_split"]
+Augmentation = Literal["resize", "center_crop", "random_crop", "flip"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PARAMS_FILE = "params.yaml"
 
@@ -191,6 +192,14 @@ class TrainParams(Frozen):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="arithmetic of the ranks, in Lightning's words")
     activation_checkpointing: bool = Field(
         False, description="compute activations again for the gradient: less memory, about a third more time"
+    )
+    augmentation: Augmentation = Field(
+        "resize",
+        description="what a picture shows, the same to encoder and decoder: all of it, its middle square, a random square of 0.8 to 1 of "
+        "the shorter side, or all of it and every other document mirrored (Tables 13 to 15)",
+    )
+    loader_workers: int = Field(
+        0, ge=0, description="processes per rank that read and decode ahead; 0 does it between the steps, which is best for tiny pictures"
     )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.run.paths import Home
+
+Fetch = Literal["auto", "shards", "ranges"]
 
 
 class Settings(BaseSettings):
@@ -37,6 +39,14 @@ class Settings(BaseSettings):
         None, description="MMFS_VLM_ENDPOINT: OpenAI-compatible address of a vision-language model, such as https://host/v1"
     )
     vlm_key: SecretStr | None = Field(None, description="MMFS_VLM_KEY: its key")
+    shard_cache: Path | None = Field(
+        None, description="MMFS_SHARD_CACHE: whole shards fetched from the DVC remote; .mmfs/shards where absent"
+    )
+    shard_cache_bytes: int = Field(50_000_000_000, ge=0, description="MMFS_SHARD_CACHE_BYTES: what they may take of the disk; 0 keeps none")
+    fetch: Fetch = Field(
+        "auto",
+        description="MMFS_FETCH: what is asked of a remote on S3: whole `shards` into the cache, `ranges` of them, or shards where all fit",
+    )
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")
     tracking_password: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_PASSWORD")
@@ -50,8 +60,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _resolve(self) -> Self:
         object.__setattr__(self, "root", self.root.resolve())
-        if self.work is not None:
-            object.__setattr__(self, "work", self.work.resolve())
+        for name in ("work", "shard_cache"):
+            if (place := getattr(self, name)) is not None:
+                object.__setattr__(self, name, place.resolve())
         if not self.tracking_uri:
             object.__setattr__(self, "tracking_uri", f"sqlite:///{self.root / 'mlflow.db'}")
         return self

@@ -125,10 +125,14 @@ class Document(_Frozen):
 
 @dataclass(frozen=True)
 class LoadedDocument:
-    """A document and its decoded pictures, uint8 [height, width, 3] RGB, in item order."""
+    """A document and its decoded pictures, uint8 [height, width, 3] RGB, in item order.
+
+    `sizes` are the [width, height] of the stored pictures, which those at hand may be reductions of; theirs where empty.
+    """
 
     document: Document
     pictures: tuple[np.ndarray, ...]
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def parse_document(line: str) -> Document:

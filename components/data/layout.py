@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.data.augmentation import WHOLE, View
 from components.data.documents import Document, LoadedDocument, TextItem
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import square
@@ -67,10 +68,10 @@ def pieces_of(document: Document, tokenizer: Tokenizer) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def encode(loaded: LoadedDocument, tokenizer: Tokenizer, shape: ModelShape) -> Encoded:
-    """Tokenise the texts and bring the pictures to the model's sizes."""
-    encoder = _stack(loaded.pictures, shape.image_px)
-    target = encoder if shape.output_px == shape.image_px else _stack(loaded.pictures, shape.output_px)
+def encode(loaded: LoadedDocument, tokenizer: Tokenizer, shape: ModelShape, view: View = WHOLE) -> Encoded:
+    """Tokenise the texts and bring what is seen of the pictures to the model's sizes."""
+    encoder = _stack(loaded.pictures, shape.image_px, view)
+    target = encoder if shape.output_px == shape.image_px else _stack(loaded.pictures, shape.output_px, view)
     document = loaded.document
     return Encoded(document.id, document.kind, pieces_of(document, tokenizer), encoder, target)
 
@@ -122,5 +123,5 @@ def lay_out(pieces: Sequence[Piece], tokenizer: Tokenizer, num_visual_tokens: in
     return Columns(ids, trained, images)
 
 
-def _stack(pictures: Sequence[np.ndarray], px: int) -> np.ndarray:
-    return np.stack([square(picture, px) for picture in pictures]) if pictures else np.zeros((0, px, px, 3), np.uint8)
+def _stack(pictures: Sequence[np.ndarray], px: int, view: View) -> np.ndarray:
+    return np.stack([square(picture, px, view) for picture in pictures]) if pictures else np.zeros((0, px, px, 3), np.uint8)

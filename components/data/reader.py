@@ -1,72 +1,83 @@
-"""Documents by byte range from a shard folder or a content-addressed DVC store."""
+"""Documents by byte range from wherever the shards lie, verified against the index."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from components.data.documents import CorpusError, Document, LoadedDocument
 from components.data.index import Index, Row
 from components.data.pictures import PictureError, decode
-from components.data.shards import Shard, members
+from components.data.places import ShardPlaces
+from components.data.shard_bytes import ShardBytes
+from components.data.shards import members
 from components.params import Kind
 
-_MAX_OPEN = 64
 _TRUSTED_PIXELS = 1 << 30
 """Pictures were measured by `prepare`, and their bytes are verified against its digest."""
+_AHEAD = 32
 
 
 class DocumentReader:
     """Reads and verifies documents; safe for any order of access."""
 
-    def __init__(self, index: Index, shards: Path) -> None:
-        """`shards`: the folder of the shard files, or a DVC cache or remote folder (files/md5/...)."""
-        self._index = index
-        self._folder = shards
-        self._open: dict[str, int] = {}
+    def __init__(self, index: Index, shards: Path | ShardPlaces) -> None:
+        """`shards`: a folder of the shard files or a DVC cache or remote folder (files/md5/...), or all the places there are."""
+        self._bytes = ShardBytes(index.shards, shards if isinstance(shards, ShardPlaces) else ShardPlaces(folder=shards))
 
-    def load(self, row: Row) -> LoadedDocument:
-        """The document and its pictures. Raises CorpusError when the bytes are missing or not what the index says."""
-        data = os.pread(self._descriptor(row.shard), row.length, row.offset)
-        if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise CorpusError(
-                f"shard {row.shard}: the bytes of document {row.id} are not those of the index; run `dvc checkout` or `dvc pull`"
-            )
-        parts = dict(members(data))
-        document = Document.model_validate_json(parts[f"{row.id}.json"])
+    def load(self, row: Row, px: int | None = None) -> LoadedDocument:
+        """The document and its pictures, whole or, with `px`, at least `px` on each side where that is quicker (`pictures.decode`).
+
+        Raises CorpusError when the bytes are missing or not what the index says.
+        """
+        document, images = self.stored(row)
         try:
-            pictures = tuple(decode(parts[item.path], _TRUSTED_PIXELS) for item in document.images)
+            pictures = tuple(decode(data, _TRUSTED_PIXELS, px) for data in images)
         except PictureError as error:
             raise CorpusError(f"document {row.id}: {error}") from None
-        return LoadedDocument(document, pictures)
+        return LoadedDocument(document, pictures, tuple(row.images))
+
+    def stored(self, row: Row) -> tuple[Document, list[bytes]]:
+        """The document and its encoded pictures. Raises as `load`."""
+        parts = dict(members(self._verified(row)))
+        document = Document.model_validate_json(parts[f"{row.id}.json"])
+        return document, [parts[item.path] for item in document.images]
+
+    def prefetch(self, rows: Iterable[Row]) -> None:
+        """Begin to fetch documents that will be loaded soon from a remote; they stay 64 MiB of memory at most."""
+        for row in rows:
+            self._bytes.prefetch(row.shard, row.offset, row.length)
+
+    def load_all(self, rows: Sequence[Row]) -> Iterator[LoadedDocument]:
+        """Documents one after another, those to come being fetched meanwhile."""
+        self.prefetch(rows[:_AHEAD])
+        for number, row in enumerate(rows):
+            self.prefetch(rows[number + _AHEAD : number + _AHEAD + 1])
+            yield self.load(row)
 
     def close(self) -> None:
         """Close the shard files."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        self._bytes.close()
 
-    def _descriptor(self, name: str) -> int:
-        if name not in self._open:
-            if len(self._open) >= _MAX_OPEN:
-                self.close()
-            self._open[name] = os.open(self._find(self._index.shards[name]), os.O_RDONLY | os.O_CLOEXEC)
-        return self._open[name]
-
-    def _find(self, shard: Shard) -> Path:
-        for path in (self._folder / shard.name, self._folder / "files" / "md5" / shard.md5[:2] / shard.md5[2:]):
-            if path.is_file():
-                return path
+    def _verified(self, row: Row) -> bytes:
+        for _ in range(2):
+            data = self._bytes.read(row.shard, row.offset, row.length)
+            if hashlib.sha256(data).hexdigest() == row.sha256:
+                return data
+            if not self._bytes.forget(row.shard):
+                break
         raise CorpusError(
-            f"shard {shard.name} is neither in {self._folder} nor there by its md5 {shard.md5}; run `dvc pull outputs/shards`"
+            f"shard {row.shard}: the bytes of document {row.id} are not those of the index; run `dvc checkout` or `dvc pull`, or, where "
+            "they come from the remote, `dvc push --force outputs/shards` on a machine that has them"
         )
 
 
-def evaluation_documents(index_dir: Path, shards_dir: Path, kind: Kind, limit: int | None = None) -> list[LoadedDocument]:
+def evaluation_documents(index_dir: Path, shards: Path | ShardPlaces, kind: Kind, limit: int | None = None) -> list[LoadedDocument]:
     """The first `limit` held-out documents of a kind, in corpus order."""
     index = Index(index_dir)
-    reader = DocumentReader(index, shards_dir)
+    reader = DocumentReader(index, shards)
     try:
-        return [reader.load(row) for row in index.rows("evaluation", kind)[:limit]]
+        return list(reader.load_all(index.rows("evaluation", kind)[:limit]))
     finally:
         reader.close()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from components.data.documents import CorpusError, Document
+from components.data.pictures import extension
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -142,8 +143,8 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def member_name(key: str, number: int, data: bytes) -> str:
-    """Member name of a document's image: KEY.N.png or KEY.N.jpg."""
-    return f"{key}.{number}.{'jpg' if data.startswith(bytes((0xFF, 0xD8))) else 'png'}"
+    """Member name of a document's image: KEY.N and the extension of its content. Raises PictureError for what is no picture."""
+    return f"{key}.{number}.{extension(data)}"
 
 
 def _member(name: str, data: bytes) -> bytes:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from components.data.augmentation import augment, smallest_px, varies
 from components.data.collate import Collator, Sample
 from components.data.cursor import Cursor as Cursor
 from components.data.index import Index
 from components.data.layout import Encoded, encode
 from components.data.measure import Measure
+from components.data.places import ShardPlaces
 from components.data.reader import DocumentReader
 from components.data.segments import Segment
 from components.data.sources_plan import MixedPlan
@@ -41,7 +43,7 @@ class TrainStream:
     def __init__(
         self,
         index_dir: Path,
-        shards_dir: Path,
+        shards: Path | ShardPlaces,
         train: TrainParams,
         shape: ModelShape,
         seed: int,
@@ -53,9 +55,9 @@ class TrainStream:
     ) -> None:
         """Opens at a cursor without packing anything before it. Raises CorpusError for a mixture that cannot be drawn."""
         self.index = Index(index_dir)
-        self._reader = DocumentReader(self.index, shards_dir)
-        self._train, self._shape, self._cursor = train, shape, cursor
-        self._cache: OrderedDict[int, Encoded] = OrderedDict()
+        self._reader = DocumentReader(self.index, shards)
+        self._train, self._shape, self._seed, self._cursor = train, shape, seed, cursor
+        self._cache: OrderedDict[tuple[int, int], Encoded] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
         self._collator = Collator(self.index.tokenizer, shape, train.row_tokens, condition_drop, seed)
         self._measure = Measure(self.index, shape.num_visual_tokens)
@@ -98,8 +100,15 @@ class TrainStream:
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> InterleavedBatch:
         """What a rank trains on in one micro-batch of a step."""
+        self.prefetch(step, rank, ranks, accumulate_index)
         rows = self.rows(step, rank, ranks, accumulate_index)
         return self._collator.batch([[self._sample(segment) for segment in row.segments] for row in rows])
+
+    def prefetch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> None:
+        """Begin to fetch what `batch` will read, where it comes from a remote."""
+        segments = (segment for row in self.rows(step, rank, ranks, accumulate_index) for segment in row.segments)
+        unseen = dict.fromkeys(segment.document for segment in segments if self._seen_as(segment) not in self._cache)
+        self._reader.prefetch(self.index.row(document) for document in unseen)
 
     def cursor(self, step: int, skip_rows: int = 0) -> Cursor:
         """What opens a stream that goes on from the start of `step` without packing anything before it.
@@ -120,14 +129,21 @@ class TrainStream:
 
     def _sample(self, segment: Segment) -> Sample:
         end = None if segment.whole else segment.end
-        return Sample(self._encoded(segment.document), segment.epoch, segment.begin, end, segment.joined)
+        return Sample(self._encoded(segment), segment.epoch, segment.begin, end, segment.joined)
 
-    def _encoded(self, number: int) -> Encoded:
-        if number in self._cache:
-            self._cache.move_to_end(number)
-            return self._cache[number]
-        encoded = encode(self._reader.load(self.index.row(number)), self.index.tokenizer, self._shape)
-        self._cache[number] = encoded
+    def _seen_as(self, segment: Segment) -> tuple[int, int]:
+        """What decides how a document is encoded."""
+        return segment.document, segment.epoch if varies(self._train.augmentation) else 0
+
+    def _encoded(self, segment: Segment) -> Encoded:
+        augmentation, key = self._train.augmentation, self._seen_as(segment)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        px = smallest_px(augmentation, max(self._shape.image_px, self._shape.output_px))
+        loaded, view = augment(self._reader.load(self.index.row(segment.document), px), augmentation, self._seed, segment.epoch)
+        encoded = encode(loaded, self.index.tokenizer, self._shape, view)
+        self._cache[key] = encoded
         self._cached += encoded.nbytes
         while self._cached > self._cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from components.data.augmentation import WHOLE, View
 
-def square(picture: np.ndarray, px: int) -> np.ndarray:
-    """uint8 [height, width, 3] to uint8 [px, px, 3], the whole picture kept, so that places and boxes stay true.
+
+def square(picture: np.ndarray, px: int, view: View = WHOLE) -> np.ndarray:
+    """uint8 [height, width, 3] to uint8 [px, px, 3]: what the view shows of it, by default all, so that places and boxes stay true.
 
     Halved by box averaging while both sides are at least twice as large, then bicubic, as in the official `numpy` transform.
     """
+    if view != WHOLE:
+        left, top, right, bottom = view.pixels(picture.shape[1], picture.shape[0])
+        picture = picture[top:bottom, left:right][:, :: -1 if view.mirrored else 1]
     height, width, _ = picture.shape
     if height == width == px:
         return picture

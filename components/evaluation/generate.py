@@ -16,6 +16,7 @@ import torch
 
 from components.data.documents import LoadedDocument, TextItem
 from components.data.index import Index
+from components.data.places import ShardPlaces
 from components.data.reader import evaluation_documents
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float, square
@@ -97,7 +98,8 @@ def _bytes(piece: GeneratedImage) -> np.ndarray:
 
 def _documents(manifest: Manifest, job: Job) -> dict[str, LoadedDocument]:
     wanted = {request.document for request in manifest.requests}
-    loaded = [one for kind in kinds_of(manifest.task) for one in evaluation_documents(Path(job.index), Path(job.shards), kind)]
+    shards = ShardPlaces.model_validate(job.shards)
+    loaded = [one for kind in kinds_of(manifest.task) for one in evaluation_documents(Path(job.index), shards, kind)]
     return {one.document.id: one for one in loaded if one.document.id in wanted}
 
 

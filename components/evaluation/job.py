@@ -6,7 +6,7 @@ Batches are cut the same way in every attempt, so that the same job gives the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -24,7 +24,8 @@ class Job:
 
     models: dict[str, str]
     index: str
-    shards: str
+    shards: Mapping[str, Any]
+    """The places of the shards, as `ShardPlaces` dumps itself."""
     batch_documents: int
     ranks: int
     device: str

@@ -17,6 +17,17 @@ def remote_address(root: Path) -> str | None:
     return None if name is None or url is None else without_secrets(_absolute(url, root))
 
 
+def remote_options(root: Path, address: str) -> dict[str, str]:
+    """What DVC's configuration says of the remote at an address as `remote_address` gives it: endpoint, region, keys. Never to be shown;
+    empty where no remote has the address. The user's global DVC configuration is not read."""
+    config = _read(root)
+    for section in config.sections():
+        url = config.get(section, "url", fallback=None)
+        if section.startswith("'remote ") and url is not None and without_secrets(_absolute(url, root)).rstrip("/") == address.rstrip("/"):
+            return dict(config.items(section))
+    return {}
+
+
 def cache_folder(root: Path) -> Path:
     """Folder of the checkout's cache."""
     return Path(_absolute(_read(root).get("cache", "dir", fallback="cache"), root))

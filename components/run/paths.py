@@ -101,6 +101,11 @@ class Home:
         return self.folder / "weights"
 
     @property
+    def shards(self) -> Path:
+        """Whole shards fetched from the DVC remote to train from, by md5."""
+        return self.folder / "shards"
+
+    @property
     def spools(self) -> Path:
         """Tracking records that wait for the tracking server."""
         return self.folder / "spool"

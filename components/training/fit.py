@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
 from components.training.callbacks import ENGINE, Checkpointing, CursorOf, StepLog, StopSignal
@@ -31,7 +32,10 @@ Save = Callable[[nn.Module, Path], None]
 
 
 class Steps(IterableDataset[MicroBatch]):
-    """The micro-batches of one rank from a step on; where to go on is that step, there is no other state."""
+    """The micro-batches of one rank from a step on; where to go on is that step, there is no other state.
+
+    `train.loader_workers` processes make whole steps ahead.
+    """
 
     def __init__(self, batch_of: BatchOf, train: TrainParams, rank: int, start: int) -> None:
         self._batch_of = batch_of
@@ -40,11 +44,13 @@ class Steps(IterableDataset[MicroBatch]):
         self._start = start
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        micro_batches = range(self._train.accumulate)
-        for step in range(self._start, self._train.steps):
-            rows = [self._batch_of(step, self._rank, self._train.ranks, number) for number in micro_batches]
-            text, images = sum(targets.text for _, targets in rows), sum(targets.images for _, targets in rows)
-            yield from (MicroBatch(arguments, targets, text, images) for arguments, targets in rows)
+        for micro_batches in ahead(self._step, range(self._start, self._train.steps), self._train.loader_workers):
+            yield from micro_batches
+
+    def _step(self, step: int) -> list[MicroBatch]:
+        rows = [self._batch_of(step, self._rank, self._train.ranks, number) for number in range(self._train.accumulate)]
+        text, images = sum(targets.text for _, targets in rows), sum(targets.images for _, targets in rows)
+        return [MicroBatch(arguments, targets, text, images) for arguments, targets in rows]
 
 
 def no_cursor(step: int) -> dict[str, Any]:

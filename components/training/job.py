@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from components.data.places import ShardPlaces
 from components.params import Frozen, TrainParams
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
@@ -39,7 +40,7 @@ class Job(Frozen):
     resume: Path | None
     """A verified checkpoint to go on from."""
     index: Path
-    shards: Path
+    shards: ShardPlaces
     work: Path
     """The work folder: metric points, checkpoints and failures are written here."""
 

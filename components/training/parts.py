@@ -59,6 +59,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
 
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         rows = stream.batch(step, rank, ranks, micro)
+        if (coming := step + max(1, job.train.loader_workers)) < job.train.steps:  # what this process will be asked for next
+            stream.prefetch(coming, rank, ranks, micro)
         if not len(rows.images):
             rows = rows.with_blank_image(config.shape)
         layout = plan(rows, config)

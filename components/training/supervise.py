@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.data.places import shard_places
 from components.launch.local import DeadRank, RankGroup, launch_ranks
 from components.launch.warm import start_warm
 from components.params import Params
@@ -77,7 +78,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         initial=start if isinstance(start, Path) else None,
         resume=checkpoint.path if checkpoint else None,
         index=paths.index.resolve(),
-        shards=paths.shards.resolve(),
+        shards=shard_places(paths, context.settings),
         work=work,
     )
 

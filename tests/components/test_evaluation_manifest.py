@@ -102,7 +102,7 @@ def answered(request: Request) -> Answer:
 
 def test_only_what_has_no_answer_yet_is_asked_again_by_whichever_rank(tmp_path):
     manifest = story_plan()
-    job = Job(models={}, index="", shards="", batch_documents=1, ranks=2, device="cpu", deterministic=True)
+    job = Job(models={}, index="", shards={}, batch_documents=1, ranks=2, device="cpu", deterministic=True)
     first, *rest = unanswered(tmp_path, manifest, job, 0)
     with AnswerLog(tmp_path, 1) as log:
         log.append([answered(request) for request in first])

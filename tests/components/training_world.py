@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.data.places import ShardPlaces
 from components.launch.local import DeadRank, launch_ranks
 from components.launch.warm import start_warm
 from components.params import TrainParams
@@ -79,7 +80,7 @@ class World:
             initial=None,
             resume=resume,
             index=self.work,
-            shards=self.work,
+            shards=ShardPlaces(folder=self.work),
             work=self.work,
         )
 
