@@ -17,6 +17,7 @@ from components.data.preparation.assembly import Assembly
 from components.data.preparation.executors import cores, open_crew
 from components.data.preparation.inputs import corpora, worth_a_pool
 from components.data.preparation.progress import Progress
+from components.data.takedowns import taken_down
 from components.params import Params
 from components.results import PrepareResult
 from components.run.failures import FailureClass, StageError
@@ -42,7 +43,7 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
     asked = settings.prepare_workers
     workers = asked if asked is not None else min(cores(), units) if worth_a_pool(data) else 0
     with open_crew(workers, settings.dask, data.shard_timeout_s, lambda documents, size: None) as crew:
-        assembly = Assembly(data, params.seed, found, context.work.body, crew, progress)
+        assembly = Assembly(data, params.seed, found, context.work.body, crew, progress, taken_down(paths.takedowns))
         made = assembly.run(paths.input_tokenizer if data.tokenizer else None)
     _log_funnel(made.index, context)
     context.work.publish(made.shards, paths.shards)

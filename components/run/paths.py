@@ -49,6 +49,11 @@ class Paths:
         return self.root / "data" / "corpora"
 
     @property
+    def takedowns(self) -> Path:
+        """What `mmfs takedown` took out of all further data versions."""
+        return self.root / "takedowns.jsonl"
+
+    @property
     def outputs(self) -> Path:
         return self.root / "outputs"
 

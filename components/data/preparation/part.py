@@ -17,8 +17,8 @@ from typing import Any, TextIO
 from components.data.card.provenance import STATED_FACTS
 from components.data.documents import CorpusError, Document, ImageItem
 from components.data.filters.chain import Filters
-from components.data.filters.funnel import Funnel
-from components.data.filters.outcome import Dropped, records
+from components.data.filters.funnel import TAKEDOWN, Funnel
+from components.data.filters.outcome import Dropped, Outcome, records
 from components.data.filters.signatures import Signature, Signer
 from components.data.preparation.inputs import Documents, Reading
 from components.data.shards import Place, Shard, ShardWriter
@@ -39,7 +39,7 @@ Tell = Callable[[int, int], None]
 @dataclass(frozen=True)
 class PartTask:
     """One input shard to prepare. `signer` makes the signatures that rules over the whole corpus compare, None where no rule does;
-    `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
+    `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
 
     corpus: CorpusParams
     folder: Path
@@ -49,6 +49,7 @@ class PartTask:
     shard_documents: int
     seed: int
     signer: Signer | None
+    taken_down: frozenset[str]
     listing: str
     parts: Path
 
@@ -69,6 +70,7 @@ class PartTask:
             "shard_documents": self.shard_documents,
             "seed": self.seed,
             "signer": self.signer and vars(self.signer),
+            "taken_down": sorted(self.taken_down),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -156,7 +158,10 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
                 _line(rejected, asdict(sample))
                 continue
             seen.add(sample.document.id)
-            outcome = rules.apply(sample)
+            if sample.document.id in task.taken_down:
+                outcome: Outcome = Dropped(sample.document.id, TAKEDOWN, "taken down", len(sample.images))
+            else:
+                outcome = rules.apply(sample)
             funnel += Funnel.of(task.corpus.name, outcome)
             for loss in records(outcome):
                 _line(dropped, loss)
