@@ -39,7 +39,7 @@ class Takedown(BaseModel):
 
 
 def read(path: Path) -> list[Takedown]:
-    """All takedowns, the oldest first; none where there is no file. Raises CorpusError for a damaged line: one that is lost would come back."""
+    """All takedowns, the oldest first; none without a file. Raises CorpusError for a damaged line: what it names would come back."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()

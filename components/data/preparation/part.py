@@ -39,7 +39,8 @@ Tell = Callable[[int, int], None]
 @dataclass(frozen=True)
 class PartTask:
     """One input shard to prepare. `signer` makes the signatures that rules over the whole corpus compare, None where no rule does;
-    `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
+    `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus holds: an opened one is used
+    again where it is equal."""
 
     corpus: CorpusParams
     folder: Path
