@@ -104,6 +104,7 @@ def open_locked(root: Path, lock: str, name: str) -> DataVersion:
         objects = {entry.relpath: fetch(root, entry.md5) for entry in listing(root, digest)}
         with whole_folder(folder) as staging:
             for relpath, file in objects.items():
+                (staging / relpath).parent.mkdir(parents=True, exist_ok=True)
                 link_tree(file, staging / relpath)
     return DataVersion(name, digest, folder)
 

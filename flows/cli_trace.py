@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from components.settings import Settings
     from components.trace import Trace
 
-Document = Annotated[str, typer.Argument(help="Id of a document, as in the index and in quarantine.jsonl.", show_default=False)]
+Document = Annotated[
+    str, typer.Argument(metavar="DOCUMENT", help="Id of a document, as in the index and in quarantine.jsonl.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
