@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from components.data.card.provenance import STATED_FACTS
 from components.data.documents import CorpusError, Document, ImageItem
 from components.data.filters.chain import Filters
@@ -29,6 +31,7 @@ VERSION = 1
 SHARDS = "shards"
 ROWS, TEXTS, REJECTED, DROPPED, RECORD = "rows.jsonl", "texts.jsonl", "rejected.jsonl", "dropped.jsonl", "part.json"
 FUNNEL, SIGNATURES = "funnel.json", "signatures.safetensors"
+HASHES = "ids.npy"
 _COUNTS = ("documents", "train_documents", "rejected", "dropped", "train_texts")
 _CHUNK_BYTES = 1 << 20
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -125,6 +128,11 @@ def read_part(folder: Path) -> Part | None:
     return Part(folder, shards=tuple(Shard(**shard) for shard in record["shards"]), found=True, **counts)
 
 
+def id_hash(name: str) -> int:
+    """64 bits of a document's id."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
 def lines(file: Path) -> Iterator[Any]:
     """The values of a file of JSON lines."""
     with file.open(encoding="utf-8") as opened:
@@ -149,6 +157,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
         funnel = rules.nothing
         signatures: list[Signature] = []
         seen: set[str] = set()
+        stored: list[str] = []
         written = 0
         for number, sample in enumerate(_opened(task).documents(task.unit), 1):
             tell(number, written)
@@ -174,6 +183,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
             if document.split == "train":
                 counts["train_documents"] += 1
                 counts["train_texts"] += len(document.texts)
+            stored.append(document.id)
             place = writer.add(document, outcome.accepted.images)
             written += place.length
             _line(rows, _row(outcome.accepted, place))
@@ -184,6 +194,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
     (staging / FUNNEL).write_text(json.dumps(funnel.as_json()), encoding="utf-8")
     if task.signer is not None:
         task.signer.save(staging / SIGNATURES, signatures)
+    np.save(staging / HASHES, np.fromiter(map(id_hash, stored), np.uint64), allow_pickle=False)
     files = {path.relative_to(staging).as_posix(): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()}
     record: dict[str, Any] = {
         "version": VERSION,
