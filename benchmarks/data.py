@@ -89,7 +89,7 @@ def measure(folder: Path, count: int, repetitions: int, *, goals: bool) -> list[
 
 
 def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[bytes], torch.Tensor] | None) -> Iterator[Any]:
-    """Our loader, by threads: documents in any order, every one verified and checked against its schema."""
+    """Our loader: documents in any order, every one verified and checked against its schema; read by threads, decoded by processes."""
 
     def work(number: int) -> Any:
         samples = []
@@ -98,7 +98,8 @@ def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[byt
             samples.append((document.id, images[0] if shown is None else shown(images[0])))
         return samples if shown is None else stacked(samples)
 
-    return ahead_in_threads(work, range(-(-len(order) // BATCH)), WORKERS)
+    batches = range(-(-len(order) // BATCH))
+    return ahead_in_threads(work, batches, WORKERS) if shown is None else ahead(work, batches, WORKERS)
 
 
 def to_square(data: bytes) -> torch.Tensor:
