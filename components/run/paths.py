@@ -162,6 +162,10 @@ class RunFiles:
     def report(self) -> Path:
         return self.folder / "report.html"
 
+    @property
+    def data_card(self) -> Path:
+        return self.folder / "data-card.html"
+
 
 def _file_name(stage: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", stage)
