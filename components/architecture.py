@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from components.data.tokenizer import Tokenizer
 from components.params import ModelParams, Params
-from model.ablations import at_input, with_arithmetic, with_form, with_one_level
+from model.ablations import at_input, trained_at_input, with_arithmetic, with_form, with_one_level
 from model.config import ConfigError, ModelConfig
 from model.presets import preset
 
@@ -38,6 +38,17 @@ def architecture(chosen: ModelParams, vocab_size: int) -> ModelConfig:
     decoder = replace(config.image_decoder, wiring=chosen.mmfs_wiring)
     config = with_form(replace(config, image_decoder=decoder), chosen.mmfs_form)
     return with_arithmetic(config, chosen.sampling_path, chosen.mmfs_linears)
+
+
+def stage_architecture(params: Params, stage: str, config: ModelConfig) -> ModelConfig:
+    """The model of a training stage, of the run's model: with pictures of the stage's side, a task's on what pretraining gave.
+
+    Raises ConfigError for a side that it cannot have.
+    """
+    first, own = params.pretrain.image_px, params.training(stage).image_px
+    if first is not None:
+        config = at_input(config, first)
+    return config if stage == "pretrain" or own is None else trained_at_input(config, own)
 
 
 def check_trainable(params: Params, config: ModelConfig) -> None:

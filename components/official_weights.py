@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from components.component_files import write_record
@@ -27,12 +26,10 @@ from components.vae_names import current_name, current_shape
 from model.ablations import at_input
 from model.build import CONFIG_FILE, build_on_meta
 from model.config import ModelConfig, load_config, save_config
-from model.positions import sincos_2d
+from model.input_size import POSITIONS, at_grid
 from model.presets import preset
 from model.weights import OPTIONAL_KEYS, WeightsError, check_fit, check_new, read_weights, weights_files, write_weights
 
-_FIXED_POSITIONS = "visual_tokenizer.pos_embed"
-_POSITIONS = "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight"
 (_POSITION_IDS,) = OPTIONAL_KEYS
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.bin$")
 NOTHING_FROZEN = FrozenFolders()
@@ -99,30 +96,13 @@ def export_release(source: Path, target: Path, progress: Progress) -> int:
         number = 0
         for tensors in read_weights(source):
             number += 1  # noqa: SIM113 -- enumerate holds the last one while the next is read
-            if _POSITIONS in tensors:
+            if POSITIONS in tensors:
                 tensors[_POSITION_IDS] = torch.arange(patches).unsqueeze(0)
             name = "pytorch_model.bin" if len(files) == 1 else f"pytorch_model-{number:05d}-of-{len(files):05d}.bin"
             torch.save(tensors, fresh / name)
             del tensors
             progress(f"{name} written", number, len(files))
     return len(files)
-
-
-def resized_positions(table: Tensor, grid: int) -> Tensor:
-    """CLIP's position table [1 + s * s, width] for another grid, as the official loader does: bicubic, corners not aligned."""
-    old = int((len(table) - 1) ** 0.5)
-    maps = table[1:].float().T.reshape(1, -1, old, old)
-    cells = F.interpolate(maps, size=(grid, grid), mode="bicubic", align_corners=False).flatten(2)[0].T
-    return torch.cat((table[:1], cells.to(table.dtype)))
-
-
-def _at_grid(name: str, tensor: Tensor, grid: int) -> Tensor:
-    """Tables that count patches, for a grid of this side."""
-    if name not in (_POSITIONS, _FIXED_POSITIONS) or len(tensor) == grid**2 + 1:
-        return tensor
-    if name == _POSITIONS:
-        return resized_positions(tensor, grid)
-    return torch.cat((tensor[:1], sincos_2d(grid, tensor.shape[1]).to(tensor.dtype)))
 
 
 def _files(source: Path) -> list[Path]:
@@ -199,7 +179,7 @@ def _current(path: Path, config: ModelConfig) -> dict[str, Tensor]:
     """A shard under today's names and in today's shapes, for the configured grid."""
     named = {current_name(name): tensor for name, tensor in _tensors(path).items()}
     return {
-        name: _at_grid(name, current_shape(name, tensor), config.vision.grid) for name, tensor in named.items() if name not in OPTIONAL_KEYS
+        name: at_grid(name, current_shape(name, tensor), config.vision.grid) for name, tensor in named.items() if name not in OPTIONAL_KEYS
     }
 
 
@@ -213,5 +193,5 @@ def _from_public(
     public: list[tuple[FrozenFile, set[str]]], config: ModelConfig, progress: Callable[[str], None]
 ) -> Iterator[dict[str, Tensor]]:
     for file, names in public:
-        yield {name: _at_grid(name, tensor, config.vision.grid) for name, tensor in file.tensors(names, config.frozen_head_bias).items()}
+        yield {name: at_grid(name, tensor, config.vision.grid) for name, tensor in file.tensors(names, config.frozen_head_bias).items()}
         progress(f"{file.label} taken")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from components.accumulation import accumulation
 from components.combinations import contradictions
 from components.filter_params import DecontaminationParams, FilterParams
 from components.frozen import Frozen
@@ -58,6 +59,11 @@ class DataParams(Frozen):
     decontamination: DecontaminationParams = DecontaminationParams()
     documents: dict[Kind, NonNegativeInt] = Field(description="training documents composed per kind (built-in corpus)")
     evaluation_documents: dict[Kind, NonNegativeInt] = Field(description="held-out documents composed per kind (built-in corpus)")
+    stories: Literal["stated", "joint"] = Field(
+        "stated",
+        description="what of a story is trained: what its source says (in the paper all pictures, Table 15), or all texts and pictures but "
+        "the first of each, which are given",
+    )
     held_out_fraction: float = Field(0.2, gt=0, lt=1, description="share of digit scans that only the evaluation split may use")
     image_px: int = Field(32, ge=16, description="side of a composed picture, pixels")
     vocabulary_size: int = Field(
@@ -161,7 +167,14 @@ class TrainParams(Frozen):
     steps: int = Field(ge=1, description="optimizer steps")
     rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
     row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
-    accumulate: int = Field(1, ge=1, description="micro-batches per optimizer step and rank")
+    accumulate: PositiveInt | Literal["auto"] = Field(
+        1, description="micro-batches per optimizer step and rank; `auto`: the fewest that rows_per_device allows, whatever the ranks"
+    )
+    rows_per_device: int | None = Field(
+        None,
+        ge=1,
+        description="packed rows that a device takes at once at most; accumulate `auto` needs it, else no limit where absent",
+    )
     mixture: dict[str, Weight] = Field(
         description="relative weight of the rows of each name: a kind (`question`), a corpus (`mmc4`) or CORPUS/KIND. A number, or its "
         "course over training, `[[step, weight], ...]` with straight lines between. In the paper MMC4 weighs twice as much as each corpus "
@@ -193,6 +206,11 @@ class TrainParams(Frozen):
     activation_checkpointing: bool = Field(
         False, description="compute activations again for the gradient: less memory, about a third more time"
     )
+    image_px: int | None = Field(
+        None,
+        ge=16,
+        description="side of the encoder's input, pixels (448 in Table 12): position tables are resized; the model's where absent",
+    )
     augmentation: Augmentation = Field(
         "resize",
         description="what a picture shows, the same to encoder and decoder: all of it, its middle square, a random square of 0.8 to 1 of "
@@ -208,10 +226,7 @@ class TrainParams(Frozen):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.rows_per_step % (self.ranks * self.accumulate):
-            raise ValueError(
-                f"rows_per_step ({self.rows_per_step}) must be a multiple of ranks x accumulate ({self.ranks} x {self.accumulate})"
-            )
+        self.micro_batches(self.ranks)
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         if not any(map(is_drawn, self.mixture.values())):
@@ -223,6 +238,25 @@ class TrainParams(Frozen):
         if self.rows_of == "any" and (courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]):
             raise ValueError(f"mixture.{courses[0]} is a course in steps, and with rows_of `any` weights count documents; give a number")
         return self
+
+    def micro_batches(self, ranks: int) -> int:
+        """Micro-batches per optimizer step of each of so many ranks. Raises ValueError naming the nearest rows_per_step that fit."""
+        most = self.rows_per_device
+        if self.accumulate == "auto":
+            if most is None:
+                raise ValueError("accumulate is `auto`, which needs rows_per_device, the packed rows that a device takes at once")
+            return accumulation(self.rows_per_step, ranks, most)
+        hands = ranks * self.accumulate
+        if self.rows_per_step % hands:
+            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be a multiple of ranks x accumulate ({ranks} x {self.accumulate})")
+        if most is not None and (rows := self.rows_per_step // hands) > most:
+            raise ValueError(f"accumulate {self.accumulate} gives a device {rows} rows at once, rows_per_device is {most}; set it to auto")
+        return self.accumulate
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of all rows of all steps, padding included."""
+        return self.steps * self.rows_per_step * self.row_tokens
 
 
 class FinetuneParams(Frozen):

@@ -30,6 +30,7 @@ def run(
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas.", metavar="TASKS", show_default=False)] = None,
     promote: Annotated[bool, typer.Option(help="Let the gate promote what is better.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run where an equal one is unfinished.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, write nothing and start nothing.")] = False,
     json_: Json = False,
 ) -> None:
     """Prepare the data, train, evaluate, register and promote, then write a report.
@@ -43,6 +44,11 @@ def run(
     if tasks is not None:
         overrides.append(f"tasks=[{tasks}]")
     options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
+    if dry:
+        from flows.cli_dry_run import dry_run
+
+        dry_run(options, json_)
+        return
     _check(options)
     from flows.cli_progress import stage_bars
     from flows.local import run as train

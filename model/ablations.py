@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from model.config import ImageDecoderConfig, LanguageConfig, ModelConfig, SamplerConfig, SamplingPath, VisionConfig
+from model.config import ConfigError, ImageDecoderConfig, LanguageConfig, ModelConfig, SamplerConfig, SamplingPath, VisionConfig
 
 
 def at_input(config: ModelConfig, image_px: int) -> ModelConfig:
@@ -18,6 +18,19 @@ def at_input(config: ModelConfig, image_px: int) -> ModelConfig:
     language, decoder = _with_samplers(config, lambda sampler: replace(sampler, levels=_same_levels(sampler, before, vision)))
     language = replace(language, mmfs_base=vision.pyramid[before.pyramid.index(config.language.mmfs_base)])
     return replace(config, vision=vision, visual_resampler=resampler, language=language, image_decoder=decoder)
+
+
+def trained_at_input(config: ModelConfig, image_px: int) -> ModelConfig:
+    """The configuration of a trained model that goes on with pictures of another side, its visual tokens as many as before.
+
+    Raises ConfigError where its tables cannot be resized.
+    """
+    if image_px == config.vision.image_px:
+        return config
+    if config.vision.family != "clip" or config.visual_resampler.queries_start == "grid":
+        why = "its encoder is no CLIP" if config.vision.family != "clip" else "its visual tokens are cells of the picture"
+        raise ConfigError(f"image_px: a model trained at {config.vision.image_px} pixels cannot go on at {image_px}: {why}")
+    return at_input(config, image_px)
 
 
 def with_one_level(config: ModelConfig) -> ModelConfig:

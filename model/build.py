@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -9,9 +10,11 @@ import torch
 from torch import nn
 
 from kernels.deformable_attention import require
+from model.ablations import trained_at_input
 from model.config import ConfigError, ModelConfig, load_config, save_config
 from model.image_decoder import ImageDecoder
 from model.initialise import initialise
+from model.input_size import all_at_grid
 from model.llama_mmfs import LlamaMMFS
 from model.mm_interleaved import MMInterleaved
 from model.text_decoder import TextDecoder
@@ -54,11 +57,18 @@ def save_model(model: nn.Module, folder: Path) -> None:
     save_config(config, folder / CONFIG_FILE)
 
 
-def load_model(folder: Path) -> MMInterleaved:
-    """The model saved in a folder, in evaluation mode. Raises ConfigError, WeightsError, or OSError when a file cannot be read."""
+def load_model(folder: Path, image_px: int | None = None) -> MMInterleaved:
+    """The model saved in a folder, in evaluation mode; for pictures of another side with `image_px`.
+
+    Raises ConfigError, WeightsError, or OSError when a file cannot be read.
+    """
+    config, shards = load_config(folder / CONFIG_FILE), read_weights(folder)
+    if image_px is not None:
+        config = trained_at_input(config, image_px)
+        shards = map(partial(all_at_grid, grid=config.vision.grid), shards)
     with torch.random.fork_rng(devices=[]):
-        model = _compose(load_config(folder / CONFIG_FILE))
-    load_weights(model, read_weights(folder))
+        model = _compose(config)
+    load_weights(model, shards)
     return model.eval()
 
 

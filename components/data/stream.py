@@ -73,11 +73,7 @@ class TrainStream:
 
     def rows(self, step: int, rank: int, ranks: int, accumulate_index: int = 0) -> list[PlannedRow]:
         """The rows of a step that a rank takes in one micro-batch: dealt dearest first, back and forth, so that ranks finish together."""
-        accumulate = self._train.accumulate
-        if self._train.rows_per_step % (ranks * accumulate):
-            raise ValueError(
-                f"rows_per_step ({self._train.rows_per_step}) must be a multiple of ranks x accumulate ({ranks} x {accumulate})"
-            )
+        accumulate = self._train.micro_batches(ranks)
         planned = self.plan(step)
         costs = self.costs(planned)
         dealt = sorted(range(len(planned)), key=lambda number: (*(-cost for cost in costs[number]), number))

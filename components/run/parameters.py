@@ -8,14 +8,17 @@ from typing import Any
 
 import yaml
 
-from components.architecture import architecture, check_trainable
+from components.architecture import architecture, check_trainable, stage_architecture
 from components.data.sources.folder import documents_files
 from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
 from model.config import ConfigError
 
+BASE = "base"
+"""Key of an overlay: the overlay that it differs from."""
 
-def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
-    """The merged mapping of a run, every key checked. Raises ParamsError naming each wrong key and the fix."""
+
+def merged(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
+    """The mapping of a run, every key and the model checked; it may ask for what cannot be started here. Raises ParamsError."""
     values = read_mapping(root / PARAMS_FILE)
     if preset is not None:
         values = merge(values, _overlay(root, preset))
@@ -29,6 +32,21 @@ def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = ()
     return dict(values)
 
 
+def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
+    """The merged mapping of a run that can begin. Raises ParamsError naming each wrong key and the fix."""
+    values = merged(root, preset, overrides, data)
+    check_startable(parse(values))
+    return values
+
+
+def check_startable(params: Params) -> None:
+    """Raises ParamsError where a stage would learn pictures from nothing that it cannot learn them from."""
+    try:
+        check_trainable(params, architecture(params.model, params.data.vocabulary_size))
+    except ConfigError as error:
+        raise ParamsError(f"model: {error}") from None
+
+
 def as_yaml(values: dict[str, Any]) -> str:
     """The text of a run's params.yaml. Floats keep a point, so that every YAML reader takes them for numbers."""
     return yaml.safe_dump(values, sort_keys=False)
@@ -38,7 +56,6 @@ def _check_model(params: Params) -> None:
     """Raises ParamsError for a model that cannot be built or a row too long for it, which a stage would find only when it starts."""
     try:
         config = architecture(params.model, params.data.vocabulary_size)
-        check_trainable(params, config)
     except ConfigError as error:
         raise ParamsError(f"model: {error}") from None
     limit = config.shape.max_row_tokens
@@ -46,11 +63,22 @@ def _check_model(params: Params) -> None:
         key = params.training_key(stage)
         if (asked := params.training(stage).row_tokens) > limit:
             raise ParamsError(f"{key}.row_tokens is {asked}, preset {params.model.preset} has {limit} positions; set it to at most {limit}")
+        try:
+            stage_architecture(params, stage, config)
+        except ConfigError as error:
+            raise ParamsError(f"{key}.image_px: {error}") from None
 
 
-def _overlay(root: Path, preset: str) -> Any:
+def _overlay(root: Path, preset: str, after: tuple[str, ...] = ()) -> Any:
+    """An overlay over the one that it names as `base`, if it does."""
     file = root / "params" / f"{preset}.yaml"
     if not file.is_file() or "/" in preset:
         known = ", ".join(sorted(path.stem for path in (root / "params").glob("*.yaml"))) or "none"
         raise ParamsError(f"--preset {preset}: there is no params/{preset}.yaml; known presets: {known}")
-    return read_mapping(file)
+    values = read_mapping(file)
+    if not isinstance(values, dict) or BASE not in values:
+        return values
+    base = values.pop(BASE)
+    if not isinstance(base, str) or base in (*after, preset):
+        raise ParamsError(f"params/{preset}.yaml: {BASE} is {base!r}; name another overlay that does not build on this one")
+    return merge(_overlay(root, base, (*after, preset)), values)

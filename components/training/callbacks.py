@@ -94,7 +94,7 @@ class StepLog(Callback):
             check_gradient_norm(norm, step)
         if step % self._train.log_every_steps and step != self._train.steps:
             return
-        values = self._meter.read(self._train.accumulate)
+        values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
             values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": norm}
             append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])

@@ -22,7 +22,7 @@ def diagnose(error: BaseException) -> StageError:
     if isinstance(error, ConfigError):
         return StageError(FailureClass.BAD_CONFIG, text)
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _mentions(text, _NO_MEMORY)):
-        fix = "lower rows_per_step or row_tokens, raise accumulate, or use a higher zero_stage"
+        fix = "lower rows_per_step or row_tokens, raise accumulate (with `auto`: lower rows_per_device), or use a higher zero_stage"
         return StageError(FailureClass.OUT_OF_MEMORY, f"out of memory: {_first_line(text)}", fix)
     if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and _mentions(text, _LOST_PEER)):
         return StageError(FailureClass.INFRASTRUCTURE, f"lost the other ranks: {_first_line(text)}", "run the same command to go on")

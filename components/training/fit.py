@@ -48,7 +48,8 @@ class Steps(IterableDataset[MicroBatch]):
             yield from micro_batches
 
     def _step(self, step: int) -> list[MicroBatch]:
-        rows = [self._batch_of(step, self._rank, self._train.ranks, number) for number in range(self._train.accumulate)]
+        ranks = self._train.ranks
+        rows = [self._batch_of(step, self._rank, ranks, number) for number in range(self._train.micro_batches(ranks))]
         text, images = sum(targets.text for _, targets in rows), sum(targets.images for _, targets in rows)
         return [MicroBatch(arguments, targets, text, images) for arguments, targets in rows]
 
@@ -69,7 +70,8 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     freeze(network, train.freeze)
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
-    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * train.accumulate)
+    micro_batches = train.micro_batches(train.ranks)
+    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
     engine = build_engine(train, job.device)
     trainer = Trainer(
         accelerator=job.device,
@@ -77,7 +79,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
         strategy=engine.strategy,
         precision=train.precision,
         max_steps=train.steps,
-        accumulate_grad_batches=train.accumulate,
+        accumulate_grad_batches=micro_batches,
         callbacks=[
             *engine.callbacks,
             StepLog(job.points, train, meter, engine.gradient_norm),

@@ -21,8 +21,9 @@ from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
+from model.ablations import at_input
 from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
-from model.config import config_from_dict
+from model.config import ModelConfig, config_from_dict
 from model.mm_interleaved import MMInterleaved
 from model.sequence import plan
 
@@ -41,7 +42,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
     """
-    network = load_model(job.initial).train() if job.initial else build_model(config_from_dict(job.model or {}, "job.json"), job.seed)
+    network = load_model(job.initial, job.train.image_px).train() if job.initial else build_model(_started(job), job.seed)
     check_sampling(network.config)
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
@@ -82,6 +83,12 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
 
     return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
+
+
+def _started(job: Job) -> ModelConfig:
+    """The configuration of a model that starts from the job's seed."""
+    config = config_from_dict(job.model or {}, "job.json")
+    return config if job.train.image_px is None else at_input(config, job.train.image_px)
 
 
 def _cursor(job: Job) -> Cursor:

@@ -18,11 +18,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import model.weights
 from components.component_files import RECORD_FILE
 from components.frozen_parts import FrozenFolders
-from components.official_weights import export_release, import_release, resized_positions
+from components.official_weights import export_release, import_release
 from components.vae_names import current_name
 from kernels.testing import assert_close
 from model.build import build_model, load_model
 from model.config import ConfigError
+from model.input_size import resized_positions
 from model.positions import sincos_2d
 from model.presets import preset
 from model.weights import WeightsError

@@ -57,7 +57,7 @@ class World:
         forget_failures(self.work)
         checkpoint, _ = CheckpointFolder(self.work / "checkpoints").latest()
         write_job(self.job(checkpoint.path if checkpoint else None))
-        hands = self.train.ranks * self.train.accumulate
+        hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
         variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
         with launch_ranks(
             "standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm

@@ -15,6 +15,7 @@ from kernels.deformable_attention.cpu import library
 from model.ablations import with_arithmetic
 from model.build import CONFIG_FILE, build_model, check_sampling, load_model, save_model
 from model.config import ConfigError, ModelConfig
+from model.input_size import FIXED_POSITIONS, POSITIONS, resized_positions
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.weights import INDEX_FILE, WEIGHTS_FILE, WeightsError, load_weights, write_weights
@@ -131,3 +132,18 @@ def test_a_run_by_the_cpp_operator_ends_where_it_is_missing(config: ModelConfig,
             check_sampling(with_arithmetic(config, "cpp", "own"))
     finally:
         library.load.cache_clear()
+
+
+def test_a_trained_model_goes_on_with_larger_pictures(tmp_path: Path) -> None:
+    """Only the tables that count patches change; a grid of visual tokens cannot."""
+    trained = build_model(preset("official_tiny", vocab_size=100), seed=0)
+    save_model(trained, tmp_path / "model")
+    larger = load_model(tmp_path / "model", image_px=448)
+    assert (larger.config.vision.image_px, larger.config.shape.num_visual_tokens) == (448, trained.config.shape.num_visual_tokens)
+    before, after = trained.state_dict(), larger.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {FIXED_POSITIONS, POSITIONS}
+    assert torch.equal(after[POSITIONS], resized_positions(before[POSITIONS], 32))
+    save_model(build_model(preset("tiny", vocab_size=300), seed=0), tmp_path / "tiny")
+    with pytest.raises(ConfigError, match="its visual tokens are cells of the picture"):
+        load_model(tmp_path / "tiny", image_px=64)

@@ -108,6 +108,7 @@ class Assembly:
                 shard_documents=self._data.shard_documents,
                 seed=self._seed,
                 signer=Signer.of(self._data) if wants_signatures(self._data, corpus.params) else None,
+                joint_stories=self._data.stories == "joint",
                 taken_down=self._taken_down,
                 listing=listings[corpus.params.name],
                 parts=folder,

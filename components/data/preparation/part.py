@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +25,7 @@ from components.data.filters.signatures import Signature, Signer
 from components.data.preparation.inputs import Documents, Reading
 from components.data.shards import Place, Shard, ShardWriter
 from components.data.sources.source import Accepted, Rejected, Unit
+from components.data.stories import joint
 from components.params import CorpusParams
 
 VERSION = 1
@@ -42,8 +43,8 @@ Tell = Callable[[int, int], None]
 @dataclass(frozen=True)
 class PartTask:
     """One input shard to prepare. `signer` makes the signatures that rules over the whole corpus compare, None where no rule does;
-    `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus holds: an opened one is used
-    again where it is equal."""
+    `joint_stories`: see `joint`; `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus
+    holds: an opened one is used again where it is equal."""
 
     corpus: CorpusParams
     folder: Path
@@ -53,6 +54,7 @@ class PartTask:
     shard_documents: int
     seed: int
     signer: Signer | None
+    joint_stories: bool
     taken_down: frozenset[str]
     listing: str
     parts: Path
@@ -74,6 +76,7 @@ class PartTask:
             "shard_documents": self.shard_documents,
             "seed": self.seed,
             "signer": self.signer and vars(self.signer),
+            "joint_stories": self.joint_stories,
             "taken_down": sorted(self.taken_down),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -168,6 +171,8 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
                 _line(rejected, asdict(sample))
                 continue
             seen.add(sample.document.id)
+            if task.joint_stories:
+                sample = replace(sample, document=joint(sample.document))
             if sample.document.id in task.taken_down:
                 outcome: Outcome = Dropped(sample.document.id, TAKEDOWN, "taken down", len(sample.images))
             else:
