@@ -92,7 +92,7 @@ def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[byt
     """Our loader: documents in any order, every one verified and checked against its schema; read by threads, decoded by processes."""
 
     def work(number: int) -> Any:
-        samples = []
+        samples: list[Any] = []
         for row in order[number * BATCH : (number + 1) * BATCH]:
             document, images = reader.stored(row)
             samples.append((document.id, images[0] if shown is None else shown(images[0])))
