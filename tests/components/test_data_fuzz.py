@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from corpus_seeds import SEEDS
+from corpus_seeds import SEEDS, UNSTATED
 from mutations import mutated
 
-from components.data.documents import CorpusError
+from components.data.documents import CorpusError, parse_document
 from components.data.sources.formats import FORMATS, open_source
 from components.data.sources.source import Accepted, Limits, Rejected
 from components.params import CorpusParams
@@ -25,8 +25,6 @@ from components.params import CorpusParams
 LIMITS = Limits(image_pixels=1_000_000, text_bytes=100_000, images=100)
 MUTATIONS = int(os.environ.get("MMFS_FUZZ_MUTATIONS", "10000"))
 PATIENCE_S = 30
-UNSTATED = {"warc"}
-"""Formats in which a page that says it is something else (`text/hxml`) is as good as none: crawls hold style sheets and scripts too."""
 
 
 def test_every_format_has_a_seed() -> None:
@@ -70,8 +68,12 @@ def test_damage_is_rejected_by_name_and_nothing_else_happens(tmp_path: Path, for
 def read(folder: Path, corpus: CorpusParams) -> tuple[list[Accepted], list[Rejected]]:
     source = open_source(corpus, folder, LIMITS)
     found = [one for unit in source.units() for one in source.documents(unit)]
-    assert all(one.where and one.reason for one in found if isinstance(one, Rejected))
-    return [one for one in found if isinstance(one, Accepted)], [one for one in found if isinstance(one, Rejected)]
+    accepted, rejected = [one for one in found if isinstance(one, Accepted)], [one for one in found if isinstance(one, Rejected)]
+    assert all(one.where and one.reason for one in rejected)
+    for one in accepted:
+        assert parse_document(one.document.model_dump_json()) == one.document  # what is written into a shard can be read again
+        assert len(one.images) == len(one.sizes) == len(one.document.images)
+    return accepted, rejected
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_reading import read
-from PIL import Image
+from pair_corpora import address, digest, draw, entry, obelics_row, omnicorpus_row, page, rows, shard
 
 from components.data.documents import CorpusError
 from components.data.sources.archives import zip_streams
@@ -24,40 +24,6 @@ def told(one: Accepted) -> list[str]:
     """A document's texts, and its pictures by their width."""
     widths = iter(one.sizes)
     return [item.text if item.type == "text" else f"<{next(widths)[0]}>" for item in one.document.items]
-
-
-def draw(folder: Path, **widths: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, width in widths.items():
-        Image.new("RGB", (width, 16), (width, 90, 40)).save(folder / f"{name}.jpg")
-
-
-def entry(name: str, sentence: Any, similarity: Any = 0.3, **changes: Any) -> dict[str, Any]:
-    return {
-        "image_name": f"{name}.jpg", "raw_url": f"http://x/{name}", "matched_text_index": sentence, "matched_sim": similarity,
-        "face_detections": None,
-    } | changes  # fmt: skip
-
-
-def page(*images: dict[str, Any], sentences: Any = ("One.", "Two.", "Three."), **changes: Any) -> dict[str, Any]:
-    matrix = [[0.1] * 3 for _ in images]
-    values = {
-        "image_info": list(images),
-        "similarity_matrix": matrix,
-        "text_list": sentences,
-        "url": "http://x",
-        "could_have_url_duplicate": 0,
-    }
-    return values | changes
-
-
-def shard(folder: Path, name: str, *lines: dict[str, Any] | bytes, zipped: bool = True) -> None:
-    data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n"
-    if not zipped:
-        (folder / name).write_bytes(data)
-        return
-    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, data)
 
 
 def test_mmc4_puts_every_picture_before_its_sentence_and_counts_those_never_fetched(tmp_path: Path) -> None:
@@ -173,36 +139,6 @@ def test_json_lines_of_a_zip_are_streamed(tmp_path: Path) -> None:
         ]
     (refused,) = zip_streams(tmp_path / "a.jsonl.zip", "z", 10)
     assert refused == Rejected("z:a.jsonl", "70 bytes, more than 10")
-
-
-def address(name: str) -> str:
-    return f"http://x/{name}"
-
-
-def digest(name: str) -> str:
-    return hashlib.sha256(address(name).encode()).hexdigest()
-
-
-def obelics_row(**changes: Any) -> dict[str, Any]:
-    """A row as the card shows it: metadata and general_metadata are JSON in a string."""
-    metadata = [{"src": address("a"), "alt_text": "a cat", "original_width": 200, "original_height": 100, "format": "jpeg"}, None, {}, None]
-    return {
-        "images": [address("a"), None, address("b"), None],
-        "texts": [None, "First.", None, "Last."],
-        "metadata": json.dumps(metadata),
-        "general_metadata": json.dumps({"url": "http://page", "warc_filename": "x"}),
-    } | changes
-
-
-def omnicorpus_row(**changes: Any) -> dict[str, Any]:
-    one = {"aesthetic_prob": 0.7, "unsafe_prob": 0.01, "bytes": 5, "height": 16, "width": 20, "img_url_sha": digest("a"), "p_hash": "p"}
-    page = {"url": "http://page", "id": "1-2", "domain": ["x"], "porn_prob": 0.02, "fluency_prob": 0.9}
-    return obelics_row() | {"metadata": [one, None, one | {"p_hash": None}, None], "general_metadata": page} | changes
-
-
-def rows(path: Path, *values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(values)), path, row_group_size=2)
 
 
 def test_obelics_keeps_the_order_of_the_page(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def parquet_records(
 def parquet_rows(path: Path, name: str, wanted: Sequence[str], required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
     """(`NAME:ROW`, wanted columns that the file has) of each row, from 1; a rejection for one that is no Unicode or over MAX_LINE_BYTES.
 
-    Where the file lacks a required column or breaks off, one rejection says how many rows are lost with it.
+    Where the file lacks a required column, breaks off or has fewer rows than it states, one rejection says how many are lost; one stands
+    for a file of no rows as well.
     """
     number, total = 0, 0
     try:
@@ -56,6 +57,8 @@ def parquet_rows(path: Path, name: str, wanted: Sequence[str], required: Sequenc
                         number += 1
                         where = f"{name}:{number}"
                         yield Rejected(where, values) if isinstance(values, str) else (where, values)
+        if number < total or not total:
+            yield Rejected(name, f"{total - number} of the {total} rows that it states are not in it" if total else "there is no row in it")
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         yield Rejected(f"{name}:{number + 1}", f"unreadable as parquet from here, {max(0, total - number)} rows are lost: {reason}")
