@@ -96,7 +96,7 @@ def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[byt
         for row in order[number * BATCH : (number + 1) * BATCH]:
             document, images = reader.stored(row)
             samples.append((document.id, images[0] if shown is None else shown(images[0])))
-        return samples if shown is None else stacked(samples)  # type: ignore[arg-type]
+        return samples if shown is None else stacked(samples)
 
     batches = range(-(-len(order) // BATCH))
     return ahead_in_threads(work, batches, WORKERS) if shown is None else ahead(work, batches, WORKERS)
