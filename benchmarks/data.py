@@ -30,7 +30,7 @@ from components.data.documents import Document, ImageItem, TextItem
 from components.data.index import Index, write_index
 from components.data.index import Row as IndexRow
 from components.data.keyed import generator
-from components.data.loader import ahead
+from components.data.loader import ahead, ahead_in_threads
 from components.data.pictures import decode
 from components.data.reader import DocumentReader
 from components.data.shards import ShardWriter
@@ -49,7 +49,7 @@ def main() -> None:
     need_peers()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), 512 if asked.quick else 4096, asked.repetitions, goals=not asked.quick)
+        rows = measure(Path(folder), 256 if asked.quick else 2048, asked.repetitions, goals=not asked.quick)
         rows += memory(Path(folder), 20_000 if asked.quick else 1_000_000, goals=not asked.quick)
     publish("data", rows, asked)
 
@@ -71,7 +71,7 @@ def measure(folder: Path, count: int, repetitions: int, *, goals: bool) -> list[
     seconds: dict[tuple[str, str], list[float]] = {(case, name): [] for case, loaders in given.items() for name in loaders}
     alone: list[float] = []
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork"), _keep, (pictures,)) as pool:
-        for _ in range(repetitions * 3):
+        for _ in range(repetitions):
             for case, loaders in given.items():
                 for name, loader in loaders.items():
                     seconds[case, name].append(per_picture(loader()))
@@ -89,16 +89,17 @@ def measure(folder: Path, count: int, repetitions: int, *, goals: bool) -> list[
 
 
 def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[bytes], torch.Tensor] | None) -> Iterator[Any]:
-    """Our loader: any order, every document verified and checked against its schema."""
+    """Our loader: documents in any order, every one verified and checked against its schema; read by threads, decoded by processes."""
 
     def work(number: int) -> Any:
-        samples = []
+        samples: list[Any] = []
         for row in order[number * BATCH : (number + 1) * BATCH]:
             document, images = reader.stored(row)
             samples.append((document.id, images[0] if shown is None else shown(images[0])))
         return samples if shown is None else stacked(samples)
 
-    return ahead(work, range(-(-len(order) // BATCH)), WORKERS)
+    batches = range(-(-len(order) // BATCH))
+    return ahead_in_threads(work, batches, WORKERS) if shown is None else ahead(work, batches, WORKERS)
 
 
 def to_square(data: bytes) -> torch.Tensor:
@@ -111,7 +112,7 @@ def per_picture(batches: Iterable[Any]) -> float:
     started, counted = 0.0, 0
     for number, batch in enumerate(batches):
         if number >= WORKERS:
-            counted += len(batch[0]) if isinstance(batch, tuple) else len(batch)
+            counted += len(_pictures(batch))
         elif number == WORKERS - 1:
             started = time.perf_counter()
     return (time.perf_counter() - started) / counted
@@ -123,8 +124,7 @@ def check(loaders: dict[str, Loader], count: int) -> str:
     for name, loader in loaders.items():
         found: dict[str, bytes] = {}
         for batch in loader():
-            pairs = zip(*batch, strict=True) if isinstance(batch, tuple) else batch
-            for key, data in pairs:
+            for key, data in _pictures(batch):
                 if key in found:
                     raise AssertionError(f"{name} gives {key} twice")
                 found[key] = hashlib.sha256(data if isinstance(data, bytes) else data.numpy().tobytes()).digest()
@@ -134,6 +134,11 @@ def check(loaders: dict[str, Loader], count: int) -> str:
     if len(set(digests.values())) != 1:
         raise AssertionError(f"the loaders give different pictures: {digests}")
     return f"{count} pictures, each once, the same in all three (sha256 {next(iter(digests.values()))[:12]})"
+
+
+def _pictures(batch: Any) -> list[Any]:
+    """(id, picture) of a batch: a list of them, or (ids, all pictures)."""
+    return list(zip(*batch, strict=True)) if isinstance(batch[1], torch.Tensor) else list(batch)
 
 
 def memory(folder: Path, documents: int, *, goals: bool) -> list[Row]:

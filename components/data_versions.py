@@ -93,12 +93,19 @@ def open_version(root: Path, name: str | None = None) -> DataVersion:
         if here.is_dir():
             return DataVersion(OUT, None, here)
         name = "latest"
-    digest = _locked(_lock(root, home, name), name)
+    return open_locked(root, _lock(root, home, name), name)
+
+
+def open_locked(root: Path, lock: str, name: str) -> DataVersion:
+    """The version that the text of a dvc.lock pins. Raises StageError."""
+    home = Home(root)
+    digest = _locked(lock, name)
     folder = home.folder / "data" / digest.removesuffix(".dir")
     if not folder.is_dir():
         objects = {entry.relpath: fetch(root, entry.md5) for entry in listing(root, digest)}
         with whole_folder(folder) as staging:
             for relpath, file in objects.items():
+                (staging / relpath).parent.mkdir(parents=True, exist_ok=True)
                 link_tree(file, staging / relpath)
     return DataVersion(name, digest, folder)
 

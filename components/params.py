@@ -20,7 +20,7 @@ from components.frozen import Frozen
 from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
-from components.mixing import is_drawn
+from components.mixing import is_drawn, silence
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -216,6 +216,8 @@ class TrainParams(Frozen):
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         if not any(map(is_drawn, self.mixture.values())):
             raise ValueError("mixture needs one name with a positive weight")
+        if quiet := silence(self.mixture, self.steps):
+            raise ValueError(f"mixture: all weights are 0 from step {quiet[0]} to {quiet[1]}; there is nothing to train on")
         if strangers := sorted(set(self.max_images_per_row) - set(self.mixture)):
             raise ValueError(f"max_images_per_row.{strangers[0]}: the mixture has no such name; it has {', '.join(sorted(self.mixture))}")
         if self.rows_of == "any" and (courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]):

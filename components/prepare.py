@@ -15,8 +15,9 @@ from components.data.documents import CorpusError
 from components.data.filters.funnel import FUNNEL_FILE
 from components.data.preparation.assembly import Assembly
 from components.data.preparation.executors import cores, open_crew
-from components.data.preparation.inputs import corpora, worth_a_pool
+from components.data.preparation.inputs import corpora, wanted_workers
 from components.data.preparation.progress import Progress
+from components.data.takedowns import taken_down
 from components.params import Params
 from components.results import PrepareResult
 from components.run.failures import FailureClass, StageError
@@ -40,9 +41,9 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
     units = sum(len(corpus.units) for corpus in found)
     progress = Progress(context.events, lambda points: context.tracking.log_metrics(points), units)
     asked = settings.prepare_workers
-    workers = asked if asked is not None else min(cores(), units) if worth_a_pool(data) else 0
+    workers = wanted_workers(data, cores(), units) if asked is None else asked
     with open_crew(workers, settings.dask, data.shard_timeout_s, lambda documents, size: None) as crew:
-        assembly = Assembly(data, params.seed, found, context.work.body, crew, progress)
+        assembly = Assembly(data, params.seed, found, context.work.body, crew, progress, taken_down(paths.takedowns))
         made = assembly.run(paths.input_tokenizer if data.tokenizer else None)
     _log_funnel(made.index, context)
     context.work.publish(made.shards, paths.shards)

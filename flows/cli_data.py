@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import cli_curation
+from flows import cli_curation, cli_look
 from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     data.command("show")(show)
     data.command("diff")(diff)
     cli_curation.register(data)
+    cli_look.register(data)
     app.add_typer(data, name="data")
 
 

@@ -24,7 +24,7 @@ from components.settings import quiet_environment
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("kernels", "model", "components", "flows", "params", ".dvc")
-FILES = ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
+FILES = ("params.yaml", "takedowns.jsonl", "dvc.yaml", "prefect.yaml", "prefect.toml", "requirements.lock", ".gitignore", ".dvcignore")
 FILES_OF_DATA = ("data/input.dvc", "data/.gitignore")
 Checkout = Callable[..., Path]
 READERS_OF_THE_LINE = ("browser", "integration")

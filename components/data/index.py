@@ -24,6 +24,7 @@ from components.data.tokenizer import Tokenizer
 from components.params import Kind
 
 QUARANTINE_FILE, METRICS_FILE = "quarantine.jsonl", "metrics.json"
+_FOUND_AT_ONCE = 1 << 18
 DROPPED_FILE, COUNTS_FILE = "dropped.jsonl", "counts.json"
 
 
@@ -66,6 +67,20 @@ class Index:
         """The document of a number."""
         group = self.groups[int(self.columns["group"][number])]
         return row_of(self.columns, number, (group.split, group.source, group.kind), self._shard_names)
+
+    def find(self, document: str) -> int | None:
+        """The number of a document, by its id; None where there is none. Ids are read one after the other, in memory that does not grow."""
+        ends, ids = self.columns["id_end"], self.columns["id"]
+        wanted = np.frombuffer(document.encode(), np.uint8)
+        for first in range(0, len(self), _FOUND_AT_ONCE):
+            own = np.asarray(ends[first : first + _FOUND_AT_ONCE], np.int64)
+            start = int(ends[first - 1]) if first else 0
+            begins = np.concatenate([[start], own[:-1]])
+            fitting = np.flatnonzero(own - begins == len(wanted))
+            known = np.asarray(ids[start : int(own[-1])])[(begins[fitting] - start)[:, None] + np.arange(len(wanted))]
+            if (same := np.flatnonzero((known == wanted).all(1))).size:
+                return first + int(fitting[same[0]])
+        return None
 
     def select(self, split: Split, name: str) -> Selection:
         """Numbers of the documents of a split that a name means: a kind, a source, or SOURCE/KIND. Empty where it means nothing."""

@@ -15,38 +15,33 @@ def pack(lengths: Sequence[int], capacity: int, images: Sequence[int] = (), max_
     With `max_images` the images of a row sum to at most that, and the fullest row is sought among those that can take them.
     Raises ValueError for a document that fits in no row.
     """
+    limit = 0 if max_images is None else max_images
     rows: list[list[int]] = []
-    shown: list[int] = []  # images of each row
+    left: list[int] = []  # images that each row can still take
     by_fill: list[list[int]] = [[] for _ in range(capacity + 1)]
-    filled = 0  # bit f is set when some row holds f tokens
+    filled = [0] * (limit + 1)  # bit f of number l is set when some row holds f tokens and can take l more images
     for number in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         length, own = lengths[number], images[number] if max_images is not None else 0
         if not 0 < length <= capacity:
             raise ValueError(f"document {number} has {length} tokens; a row holds 1 to {capacity}")
-        if max_images is not None and own > max_images:
+        if own > limit:
             raise ValueError(f"document {number} has {own} images; a row holds at most {max_images}")
-        fitting = filled & ((2 << (capacity - length)) - 1)
-        while fitting:
+        fitting = 0
+        for fills in filled[own:]:
+            fitting |= fills
+        fitting &= (2 << (capacity - length)) - 1
+        if fitting:
             fill = fitting.bit_length() - 1
-            if (place := _place(by_fill[fill], shown, own, max_images)) is not None:
-                row = by_fill[fill].pop(place)
-                if not by_fill[fill]:
-                    filled ^= 1 << fill
-                break
-            fitting ^= 1 << fill
+            alike = by_fill[fill]
+            row = alike.pop(next(place for place in range(len(alike) - 1, -1, -1) if left[alike[place]] >= own))
+            if not any(left[other] == left[row] for other in alike):
+                filled[left[row]] ^= 1 << fill
         else:
             fill, row = 0, len(rows)
             rows.append([])
-            shown.append(0)
+            left.append(limit)
         rows[row].append(number)
-        shown[row] += own
+        left[row] -= own
         by_fill[fill + length].append(row)
-        filled |= 1 << (fill + length)
+        filled[left[row]] |= 1 << (fill + length)
     return rows
-
-
-def _place(rows: Sequence[int], shown: Sequence[int], images: int, max_images: int | None) -> int | None:
-    """Where the last of these rows stands that can take so many images."""
-    if max_images is None:
-        return len(rows) - 1
-    return next((place for place in range(len(rows) - 1, -1, -1) if shown[rows[place]] + images <= max_images), None)

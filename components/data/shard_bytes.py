@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +19,14 @@ _MAX_OPEN = 64
 
 
 class ShardBytes:
-    """Reads ranges of the shards of an index. For one thread; a process forked from this one may go on with it."""
+    """Reads ranges of the shards of an index. Safe for threads; a process forked from this one may go on with it."""
 
     def __init__(self, shards: Mapping[str, Shard], places: ShardPlaces) -> None:
         self._shards, self._places = shards, places
         self._folders = [places.folder, *(Path(store) for store in places.stores if "://" not in store)]
         self._open: OrderedDict[str, tuple[int, bool]] = OrderedDict()
         self._remote: RemoteShards | None = None
+        self._lock = threading.Lock()
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """A byte range; fewer bytes where a local shard is shorter.
@@ -38,16 +40,18 @@ class ShardBytes:
 
     def prefetch(self, name: str, offset: int, length: int) -> None:
         """Begin to fetch what will be read soon; nothing to do for a shard that lies in a folder."""
-        if name not in self._open and self._find(self._shards[name]) is None:
-            self._connected(name).prefetch(self._shards[name], offset, length)
+        with self._lock:
+            if name not in self._open and self._find(self._shards[name]) is None:
+                self._connected(name).prefetch(self._shards[name], offset, length)
 
     def forget(self, name: str) -> bool:
         """Drop the cached copy of a shard that has wrong bytes; whether there was one, so that reading again can help."""
-        if not self._open.get(name, (0, False))[1] or self._remote is None or self._remote.cache is None:
-            return False
-        os.close(self._open.pop(name)[0])
-        self._remote.cache.forget(self._shards[name])
-        return True
+        with self._lock:
+            if not self._open.get(name, (0, False))[1] or self._remote is None or self._remote.cache is None:
+                return False
+            os.close(self._open.pop(name)[0])
+            self._remote.cache.forget(self._shards[name])
+            return True
 
     def close(self) -> None:
         """Close the shard files."""

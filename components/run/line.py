@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Any, Self
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
+from components.data.card.page import make_card
+from components.data.card.page import render as render_card
+from components.data.index import Index
+from components.data.places import shard_places
+from components.data.reader import DocumentReader
 from components.evaluation.estimates import METRICS_FILE
 from components.launch.warm import warm_ranks
 from components.params import Params, Task, parse, read_mapping
@@ -24,6 +30,7 @@ from components.registry.store import open_store
 from components.report import Decision, Identity, StageRow, collect, render
 from components.run.dvc_remote import cache_folder
 from components.run.events import Event
+from components.run.failures import StageError
 from components.run.filetree import write_whole
 from components.run.key import device_type, stage_inputs
 from components.run.lineage import LineageRecord, make_lineage
@@ -39,6 +46,7 @@ ARCHIVE_STEP = "archive"
 GRACE_S = 15.0  # a worker gives the whole flow 30 s
 MAX_PARAM_CHARACTERS = 6000
 MAX_PARAMS_PER_CALL = 100
+_log = logging.getLogger(__name__)
 MLFLOW_STATUS: dict[State, Status] = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -158,7 +166,21 @@ class TrainingRun:
         )
         write_whole(files.report, render(data))
         self.client.log_artifact(self.mlflow_run_id, str(files.report))
+        self._write_data_card()
         return files.report
+
+    def _write_data_card(self) -> None:
+        """The card of the run's data version, beside its report; a run that made none has none."""
+        paths, card = self.workspace.paths, self.workspace.files.data_card
+        if not paths.index.is_dir():
+            return
+        try:
+            with closing(DocumentReader(index := Index(paths.index), shard_places(paths, self.settings))) as reader:
+                write_whole(card, render_card(make_card(index, reader, f"Data of run {self.run_id}")))
+        except StageError as error:
+            _log.warning("no data card: %s", error.message)
+        else:
+            self.client.log_artifact(self.mlflow_run_id, str(card))
 
     def identities(self) -> Sequence[Identity]:
         """The run in every tool, and what shows it there."""

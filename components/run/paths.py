@@ -49,6 +49,11 @@ class Paths:
         return self.root / "data" / "corpora"
 
     @property
+    def takedowns(self) -> Path:
+        """What `mmfs takedown` took out of all further data versions."""
+        return self.root / "takedowns.jsonl"
+
+    @property
     def outputs(self) -> Path:
         return self.root / "outputs"
 
@@ -156,6 +161,10 @@ class RunFiles:
     @property
     def report(self) -> Path:
         return self.folder / "report.html"
+
+    @property
+    def data_card(self) -> Path:
+        return self.folder / "data-card.html"
 
 
 def _file_name(stage: str) -> str:

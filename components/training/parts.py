@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from components.training.fit import BatchOf, CursorOf, Save
 
 
+_log = logging.getLogger(__name__)
 _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
@@ -56,6 +58,10 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         window_documents=job.window_documents,
         cursor=_cursor(job),
     )
+
+    for name, count in stream.excluded.items():
+        if count:
+            _log.warning("%s: %d documents of %s fit in no row of %d tokens and are left out", job.stage, count, name, job.train.row_tokens)
 
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         rows = stream.batch(step, rank, ranks, micro)

@@ -8,6 +8,7 @@ the samples.
 
 from __future__ import annotations
 
+import warnings
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -114,12 +115,35 @@ def _table_gradient(gradient: Tensor, index: Tensor, shares: Tensor, rows: int) 
     bounds = torch.arange(rows, dtype=index.dtype, device=index.device)
     offsets = torch.searchsorted(ordered, bounds, out_int32=index.dtype == torch.int32)
     bag = torch.div(order, index.shape[1], rounding_mode="floor").to(index.dtype)
-    return F.embedding_bag(bag, gradient, offsets, mode="sum", per_sample_weights=shares.flatten()[order])
+    return F.embedding_bag(bag, gradient, offsets, mode="sum", per_sample_weights=shares.flatten().index_select(0, order))
 
 
 def _corner_gradient(gradient: Tensor, index: Tensor, table: Tensor) -> Tensor:
     """The dot product of each touched row with its bag's gradient, [bags, corners]."""
+    if table.device.type == "cpu":
+        return _dots(gradient, index, table)
     bags, corners = index.shape
     offsets = torch.arange(0, bags * corners, corners, dtype=index.dtype, device=index.device)
     owner = torch.arange(bags, dtype=index.dtype, device=index.device).repeat_interleave(corners, output_size=bags * corners)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(gradient, table, index.flatten(), offsets, owner, 0)
+    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(gradient, table, index.flatten(), offsets, owner, 0)
+    return dots.view(bags, corners)
+
+
+@torch.library.custom_op("mmfs::dots", mutates_args=())
+def _dots(gradient: Tensor, index: Tensor, table: Tensor) -> Tensor:
+    """The same as a sampled product, which takes half the time on a processor. An operator, for no graph knows sparse tensors."""
+    bags, corners = index.shape
+    wide = torch.promote_types(table.dtype, torch.float32)
+    rows = torch.arange(0, bags * corners + 1, corners, dtype=index.dtype) if bags else index.new_zeros(1)
+    zeros = table.new_zeros(bags * corners, dtype=wide)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        # A row that is touched twice has two places, which the format's checks would refuse.
+        places = torch.sparse_csr_tensor(rows, index.flatten(), zeros, (bags, len(table)), check_invariants=False)
+        found = torch.sparse.sampled_addmm(places, gradient.to(wide), table.to(wide).t(), beta=0.0)
+    return found.values().view(bags, corners)
+
+
+@_dots.register_fake
+def _(gradient: Tensor, index: Tensor, table: Tensor) -> Tensor:
+    return table.new_empty(index.shape, dtype=torch.promote_types(table.dtype, torch.float32))

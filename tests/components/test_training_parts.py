@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from training_world import World, train_params
 
 from components.data.documents import CorpusError
-from components.data.tokenizer import fit
+from components.data.tokenizer import Tokenizer, fit
 from components.run.failures import FailureClass, StageError
 from components.training.diagnose import diagnose
 from components.training.parts import mm_interleaved
@@ -61,4 +62,21 @@ def test_a_misspelt_pattern_of_a_later_stage_is_named_before_any_step(
     config = preset("smoke", vocab_size=40, cross_attention=cross_attention)
     job = World(tmp_path, train_params(), {}).job().model_copy(update={"model": config.to_dict(), "patterns": patterns})
     with pytest.raises(StageError, match=r"finetune\.vqa\.freeze: no parameter's name contains 'image_decodr'"):
+        mm_interleaved(job)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (None, "does not say where its data stood; start the training again"),
+        ({"version": 1}, "data cursor has version 1: its order of training"),
+    ],
+)
+def test_a_checkpoint_of_another_order_is_refused(tmp_path: Path, data: dict[str, int] | None, told: str) -> None:
+    text = fit(["a 3 is drawn northwest"] * 9, 300)
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    (tmp_path / "cursor.json").write_text(json.dumps({"step": 2, "meter": {}} | ({} if data is None else {"data": data})), encoding="utf-8")
+    config = preset("smoke", vocab_size=Tokenizer(text).vocab_size)
+    job = World(tmp_path, train_params(), {}).job().model_copy(update={"model": config.to_dict(), "resume": tmp_path, "patterns": {}})
+    with pytest.raises(CorpusError, match=told):
         mm_interleaved(job)

@@ -10,7 +10,9 @@ from components.data.filters.outcome import Dropped, Outcome
 
 _Key = TypeVar("_Key")
 FUNNEL_FILE = "funnel.json"
+TAKEDOWN = "takedown"
 ORDER = (
+    TAKEDOWN,
     "language",
     "nsfw",
     "alignment",

@@ -53,13 +53,24 @@ class Assembled:
 class Assembly:
     """Prepares corpora in the work folder `body`, on a crew."""
 
-    def __init__(self, data: DataParams, seed: int, corpora: Sequence[Corpus], body: Path, crew: Crew, progress: Progress) -> None:
+    def __init__(
+        self,
+        data: DataParams,
+        seed: int,
+        corpora: Sequence[Corpus],
+        body: Path,
+        crew: Crew,
+        progress: Progress,
+        taken_down: frozenset[str] = frozenset(),
+    ) -> None:
+        """`taken_down`: ids of documents that must not be in what is made."""
         self._data = data
         self._seed = seed
         self._corpora = corpora
         self._body = body
         self._crew = crew
         self._progress = progress
+        self._taken_down = taken_down
         self._units = {f"{corpus.params.name}/{unit.name}": (corpus, unit) for corpus in corpora for unit in corpus.units}
         self._given_up: dict[str, GivenUp] = {}
 
@@ -105,6 +116,7 @@ class Assembly:
                 shard_documents=self._data.shard_documents,
                 seed=self._seed,
                 signer=Signer.of(self._data) if wants_signatures(self._data, corpus.params) else None,
+                taken_down=self._taken_down,
                 listing=listings[corpus.params.name],
                 parts=folder,
             )

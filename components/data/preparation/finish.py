@@ -17,7 +17,7 @@ from components.data.row import IMAGE, Row
 from components.data.shards import Shard, ShardCopy
 from components.data.tokenizer import Tokenizer
 
-_BATCH = 1000
+_BATCH = 4000
 FINISHED = "finished.json"
 
 
@@ -78,9 +78,7 @@ def sample_texts(task: SampleTask, tell: Tell) -> list[str]:
     """The texts asked for."""
     wanted, found, number = iter(task.numbers), [], 0
     following = next(wanted, None)
-    for row, texts in kept(task.part, task.without):
-        if row["split"] != "train":
-            continue
+    for texts in _training_texts(task):
         while following is not None and following < number + len(texts):
             found.append(texts[following - number])
             following = next(wanted, None)
@@ -89,6 +87,13 @@ def sample_texts(task: SampleTask, tell: Tell) -> list[str]:
         number += len(texts)
         tell(number, 0)
     return found
+
+
+def _training_texts(task: SampleTask) -> Iterator[list[str]]:
+    if not task.without and task.part.train_documents == task.part.documents:  # nothing of the rows matters
+        yield from lines(task.part.folder / TEXTS)
+        return
+    yield from (texts for row, texts in kept(task.part, task.without) if row["split"] == "train")
 
 
 def kept(part: Part, without: frozenset[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -113,9 +118,10 @@ def _counted(task: FinishTask, staging: Path) -> Iterator[dict[str, Any]]:
     batch: list[tuple[dict[str, Any], list[str]]] = []
 
     def counted() -> Iterator[dict[str, Any]]:
-        lengths = iter(tokenizer.lengths([text for _, texts in batch for text in texts]))
+        distinct = list({text: None for _, texts in batch for text in texts})
+        lengths = dict(zip(distinct, tokenizer.lengths(distinct), strict=True))
         for row, texts in batch:
-            yield row | places.get(row["id"], {}) | {"lengths": [next(lengths) for _ in texts]}
+            yield row | places.get(row["id"], {}) | {"lengths": [lengths[text] for text in texts]}
 
     for pair in kept(task.part, task.without):
         batch.append(pair)

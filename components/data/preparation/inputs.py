@@ -128,7 +128,10 @@ def limits(data: DataParams) -> Limits:
     return Limits(data.max_image_pixels, data.max_text_bytes, data.max_document_images)
 
 
-def worth_a_pool(data: DataParams) -> bool:
-    """Whether worker processes are used where nobody says how many: for what comes from outside, which may end its process, always."""
+def wanted_workers(data: DataParams, cores: int, units: int) -> int:
+    """Worker processes where nobody says how many, 0 for none: what comes from outside may end its process, so it always gets one; the
+    built-in corpus only where that is quicker."""
     composed = sum(data.documents.values()) + sum(data.evaluation_documents.values())
-    return data.source != "digits" or composed > POOL_DOCUMENTS
+    if data.source == "digits" and (cores == 1 or composed <= POOL_DOCUMENTS):
+        return 0
+    return min(cores, units)

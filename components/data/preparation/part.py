@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from components.data.captioning.waiting import WAITING, waits
 from components.data.card.provenance import STATED_FACTS
 from components.data.documents import CorpusError, Document, ImageItem
 from components.data.filters.chain import Filters
-from components.data.filters.funnel import Funnel
-from components.data.filters.outcome import Dropped, records
+from components.data.filters.funnel import TAKEDOWN, Funnel
+from components.data.filters.outcome import Dropped, Outcome, records
 from components.data.filters.signatures import Signature, Signer
 from components.data.preparation.inputs import Documents, Reading
 from components.data.shards import Place, Shard, ShardWriter
@@ -30,6 +32,7 @@ VERSION = 1
 SHARDS = "shards"
 ROWS, TEXTS, REJECTED, DROPPED, RECORD = "rows.jsonl", "texts.jsonl", "rejected.jsonl", "dropped.jsonl", "part.json"
 FUNNEL, SIGNATURES = "funnel.json", "signatures.safetensors"
+HASHES = "ids.npy"
 _COUNTS = ("documents", "train_documents", "rejected", "dropped", "train_texts")
 _CHUNK_BYTES = 1 << 20
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -40,7 +43,8 @@ Tell = Callable[[int, int], None]
 @dataclass(frozen=True)
 class PartTask:
     """One input shard to prepare. `signer` makes the signatures that rules over the whole corpus compare, None where no rule does;
-    `listing` is a digest of what the corpus holds: an opened one is used again where it is equal."""
+    `taken_down` are ids of documents that are not wanted any more; `listing` is a digest of what the corpus holds: an opened one is used
+    again where it is equal."""
 
     corpus: CorpusParams
     folder: Path
@@ -50,6 +54,7 @@ class PartTask:
     shard_documents: int
     seed: int
     signer: Signer | None
+    taken_down: frozenset[str]
     listing: str
     parts: Path
 
@@ -70,6 +75,7 @@ class PartTask:
             "shard_documents": self.shard_documents,
             "seed": self.seed,
             "signer": self.signer and vars(self.signer),
+            "taken_down": sorted(self.taken_down),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -128,6 +134,11 @@ def read_part(folder: Path) -> Part | None:
     return Part(folder, shards=tuple(Shard(**shard) for shard in record["shards"]), found=True, **counts)
 
 
+def id_hash(name: str) -> int:
+    """64 bits of a document's id."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
 def lines(file: Path) -> Iterator[Any]:
     """The values of a file of JSON lines."""
     with file.open(encoding="utf-8") as opened:
@@ -152,6 +163,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
         funnel = rules.nothing
         signatures: list[Signature] = []
         seen: set[str] = set()
+        stored: list[str] = []
         written = 0
         for number, sample in enumerate(_opened(task).documents(task.unit), 1):
             tell(number, written)
@@ -164,7 +176,10 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
                 _line(rejected, asdict(sample))
                 continue
             seen.add(sample.document.id)
-            outcome = rules.apply(sample)
+            if sample.document.id in task.taken_down:
+                outcome: Outcome = Dropped(sample.document.id, TAKEDOWN, "taken down", len(sample.images))
+            else:
+                outcome = rules.apply(sample)
             funnel += Funnel.of(task.corpus.name, outcome)
             for loss in records(outcome):
                 _line(dropped, loss)
@@ -176,6 +191,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
             if document.split == "train":
                 counts["train_documents"] += 1
                 counts["train_texts"] += len(document.texts)
+            stored.append(document.id)
             place = writer.add(document, outcome.accepted.images)
             written += place.length
             _line(rows, _row(outcome.accepted, place))
@@ -186,6 +202,7 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
     (staging / FUNNEL).write_text(json.dumps(funnel.as_json()), encoding="utf-8")
     if task.signer is not None:
         task.signer.save(staging / SIGNATURES, signatures)
+    np.save(staging / HASHES, np.fromiter(map(id_hash, stored), np.uint64), allow_pickle=False)
     files = {path.relative_to(staging).as_posix(): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()}
     record: dict[str, Any] = {
         "version": VERSION,

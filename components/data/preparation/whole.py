@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from components.data.preparation.part import ROWS, Part, lines
+from components.data.preparation.part import HASHES, ROWS, Part, lines
 from components.data.sources.source import Rejected
 from components.data.tokenizer import FITTED_TEXTS, drawn
 
@@ -44,7 +43,7 @@ class Removals:
 def repeated(parts: Sequence[Prepared]) -> Removals:
     """Documents whose id an earlier part has: an id is one document's. Ids are compared by 64 bits first, 8 bytes a document."""
     found = Removals()
-    hashes = [np.fromiter((_hash(row["id"]) for row in lines(one.folder / ROWS)), np.uint64, one.part.documents) for one in parts]
+    hashes = [np.load(one.folder / HASHES, allow_pickle=False) for one in parts]
     every = np.sort(np.concatenate([np.zeros(0, np.uint64), *hashes]))
     twice = np.unique(every[1:][every[1:] == every[:-1]])
     first: dict[str, Prepared] = {}
@@ -77,7 +76,3 @@ def _train_texts(part: Part, leaving: Removals) -> int:
         return part.train_texts
     left = (row["layout"].count("t") for row in lines(part.folder / ROWS) if row["id"] in gone and row["split"] == "train")
     return part.train_texts - sum(left)
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <new>
 #include <vector>
@@ -16,10 +17,6 @@ namespace {
 using namespace sampling;
 
 enum Status : int { kDone = 0, kImageOutOfRange = 1, kOutOfMemory = 2, kUnknownType = 3, kFailed = 4 };
-
-struct Level {
-  int64_t height, width, start;
-};
 
 struct Problem {
   int64_t images, cells, heads, channels, levels, location_levels, queries, points;
@@ -47,13 +44,10 @@ struct Problem {
     return true;
   }
 
+  // Where a row of value, and where an output's numbers begin; an output is one (query, head), query * heads + head.
   int64_t row_of(int64_t number, int64_t cell, int64_t head) const { return ((number * cells + cell) * heads + head) * channels; }
-  int64_t location_of(int64_t query, int64_t head, int64_t of_level) const {
-    return ((query * heads + head) * location_levels + (location_levels == 1 ? 0 : of_level)) * points * 2;
-  }
-  int64_t weight_of(int64_t query, int64_t head, int64_t of_level) const {
-    return ((query * heads + head) * levels + of_level) * points;
-  }
+  int64_t location_of(int64_t output) const { return output * location_levels * points * 2; }
+  int64_t weight_of(int64_t output) const { return output * levels * points; }
 };
 
 // Tasks are handed out one by one, so that a slow one holds up no other; what a task computes does not depend on who runs it.
@@ -63,100 +57,95 @@ void each_task(int64_t tasks, const Run& run) {
   at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), tasks), 1, [&](int64_t, int64_t) { run(next); });
 }
 
+// Memory that lies in strides is asked for before it is needed: no processor guesses it.
+constexpr int64_t kAhead = 8, kLine = 64;
+
+template <bool kWrites = false, typename T>
+void prefetch(const T* from, int64_t count) {
+  for (int64_t place = 0; place < count; place += kLine / sizeof(T)) __builtin_prefetch(from + place, kWrites);
+}
+
+template <typename From, typename To>
+void copy_row(const From* from, int64_t channels, To* to) {
+  for (int64_t channel = 0; channel < channels; ++channel) to[channel] = static_cast<To>(from[channel]);
+}
+
 template <typename From, typename To>
 void copy_rows(const From* from, int64_t from_stride, int64_t rows, int64_t channels, To* to, int64_t to_stride) {
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t channel = 0; channel < channels; ++channel) {
-      to[row * to_stride + channel] = static_cast<To>(from[row * from_stride + channel]);
-    }
+    const int64_t ahead = std::min(row + kAhead, rows - 1);
+    prefetch(from + ahead * from_stride, channels);
+    prefetch<true>(to + ahead * to_stride, channels);
+    copy_row(from + row * from_stride, channels, to + row * to_stride);
   }
 }
 
+// Goes over outputs, a few at a time.
 template <typename A>
-void split(const A* pairs, int64_t count, A* x, A* y) {
-  for (int64_t place = 0; place < count; ++place) {
-    x[place] = pairs[2 * place];
-    y[place] = pairs[2 * place + 1];
-  }
-}
-
-// The rows that one (query, head) sums: where they begin, and what they count. A corner that counts nothing is not among them.
-template <typename A>
-struct Corners {
+struct Walk {
   const Problem& problem;
+  const A* location;
+  const A* weight;
   Samples<A> samples;
-  std::vector<int64_t> offset;
-  std::vector<A> share;
-  int64_t count = 0;
+  std::array<int64_t, Samples<A>::kOutputs> outputs;
 
-  explicit Corners(const Problem& problem)
-      : problem(problem), samples(problem.levels * problem.points), offset(4 * samples.padded), share(4 * samples.padded) {
-    for (int64_t place = 0; place < problem.levels * problem.points; ++place) {
-      const Level& level = problem.level[place / problem.points];
-      samples.set_level(place, level.height, level.width, level.start);
-    }
-  }
+  Walk(const Problem& problem, const A* location, const A* weight)
+      : problem(problem), location(location), weight(weight), samples(problem.level, problem.points, problem.location_levels == 1) {}
 
-  void find(int64_t query, int64_t head, const A* location, const A* weight, int64_t stride) {
-    const int64_t total = problem.levels * problem.points;
-    for (int64_t number = 0; number < problem.levels; ++number) {
-      const A* place = location + problem.location_of(query, head, number);
-      split(place, problem.points, samples.x.data() + number * problem.points, samples.y.data() + number * problem.points);
-    }
-    std::copy_n(weight + problem.weight_of(query, head, 0), total, samples.weight.data());
-    samples.find();
-    int64_t kept = 0;
-    int64_t* to_offset = offset.data();
-    A* to_share = share.data();
-    for (int corner = 0; corner < 4; ++corner) {
-      const int32_t* cell = samples.cell[corner].data();
-      const A* part = samples.share[corner].data();
-      for (int64_t place = 0; place < total; ++place) {
-        const A counts = part[place];
-        to_offset[kept] = cell[place] * stride;
-        to_share[kept] = counts;
-        kept += counts != 0;
+  // visit(some) finds the samples of `outputs[0..some)` in `samples`, until there were `count`.
+  template <typename OutputOf, typename Visit>
+  void each(int64_t count, const OutputOf& output_of, const Visit& visit) {
+    for (int64_t first = 0; first < count; first += samples.kOutputs) {
+      const int64_t some = std::min(samples.kOutputs, count - first);
+      for (int64_t place = 0; place < some; ++place) {
+        outputs[place] = output_of(first + place);
+        const int64_t ahead = output_of(std::min(first + place + kAhead, count - 1));
+        prefetch(location + problem.location_of(ahead), 2 * problem.location_levels * problem.points);
+        prefetch(weight + problem.weight_of(ahead), samples.each);
+        samples.take(place, location + problem.location_of(outputs[place]), weight + problem.weight_of(outputs[place]));
       }
+      samples.find(some);
+      visit(some);
     }
-    count = kept;
   }
 };
 
 template <typename A, typename T>
 void forward(const Problem& problem, const T* value, const A* location, const A* weight, T* out) {
-  const int64_t channels = problem.channels, heads = problem.heads, chunk = 16;
-  const int64_t samples = problem.levels * problem.points;
+  const int64_t channels = problem.channels, heads = problem.heads, wide = padded<A>(channels);
+  const int64_t samples = problem.levels * problem.points, chunk = Samples<A>::kOutputs;
   // Copying an image's rows pays when they are read more than once on the average, and when there are tasks enough.
   const bool packed = problem.queries * samples * 4 > 2 * problem.images * problem.cells && problem.images * heads >= 2 * at::get_num_threads();
-  const int64_t tasks = packed ? problem.images * heads : (problem.queries + chunk - 1) / chunk;
+  const int64_t tasks = packed ? problem.images * heads : (problem.queries * heads + chunk - 1) / chunk;
   each_task(tasks, [&](std::atomic<int64_t>& next) {
-    Corners<A> corners(problem);
-    std::vector<A> sum(channels), rows(packed ? problem.cells * channels : 0);
-    const auto write = [&](int64_t query, int64_t head) {
-      T* to = out + (query * heads + head) * channels;
-      for (int64_t channel = 0; channel < channels; ++channel) to[channel] = static_cast<T>(sum[channel]);
+    Walk<A> walk(problem, location, weight);
+    std::vector<A> sum(wide), rows(packed ? problem.cells * wide : 0);
+    const auto write = [&](int64_t place) {
+      copy_row(sum.data(), channels, out + walk.outputs[place] * channels);
     };
     for (int64_t task = next++; task < tasks; task = next++) {
       if (packed) {
-        const int64_t number = task / heads, head = task % heads, first = problem.begin[number], last = problem.begin[number + 1];
-        if (first == last) continue;
-        copy_rows(value + problem.row_of(number, 0, head), heads * channels, problem.cells, channels, rows.data(), channels);
-        for (int64_t place = first; place < last; ++place) {
-          const int64_t query = problem.order[place];
-          corners.find(query, head, location, weight, channels);
-          gather(rows.data(), corners.offset.data(), corners.share.data(), corners.count, channels, sum.data());
-          write(query, head);
-        }
+        const int64_t image = task / heads, head = task % heads;
+        const int64_t* query = problem.order.data() + problem.begin[image];
+        const int64_t queries = problem.begin[image + 1] - problem.begin[image];
+        if (queries) copy_rows(value + problem.row_of(image, 0, head), heads * channels, problem.cells, channels, rows.data(), wide);
+        walk.each(queries, [&](int64_t place) { return query[place] * heads + head; }, [&](int64_t count) {
+          for (int64_t place = 0; place < count; ++place) prefetch<true>(out + walk.outputs[place] * channels, channels);
+          for (int64_t place = 0; place < count; ++place) {
+            gather(walk.samples, place, rows.data(), wide, wide, sum.data());
+            write(place);
+          }
+        });
         continue;
       }
-      for (int64_t query = task * chunk; query < std::min((task + 1) * chunk, problem.queries); ++query) {
-        for (int64_t head = 0; head < heads; ++head) {
-          corners.find(query, head, location, weight, heads * channels);
-          const T* base = value + problem.row_of(problem.image[query], 0, head);
-          gather(base, corners.offset.data(), corners.share.data(), corners.count, channels, sum.data());
-          write(query, head);
+      const int64_t first = task * chunk;
+      walk.each(std::min(chunk, problem.queries * heads - first), [&](int64_t place) { return first + place; }, [&](int64_t count) {
+        for (int64_t place = 0; place < count; ++place) {
+          const int64_t query = walk.outputs[place] / heads, head = walk.outputs[place] % heads;
+          gather(walk.samples, place, value + problem.row_of(problem.image[query], 0, head), heads * channels, channels, sum.data());
+          write(place);
         }
-      }
+      });
     }
   });
 }
@@ -169,112 +158,50 @@ struct Gradients {
   A* weight;
 };
 
-// What one task needs: the rows of one level and their gradients, both contiguous.
-template <typename A, typename T>
-struct LevelGradient {
-  static constexpr int64_t kQueries = 16;
-
-  const Problem& problem;
-  const A* location;
-  const A* weight;
-  const Gradients<A, T>& to;
-  const bool dots, value;
-  Samples<A> samples;
-  std::vector<A> rows, sums;
-
-  LevelGradient(const Problem& problem, const A* location, const A* weight, const Gradients<A, T>& to)
-      : problem(problem), location(location), weight(weight), to(to), dots(to.location || to.weight), value(to.value),
-        samples(kQueries * problem.points) {
-    int64_t largest = 0;
-    for (const Level& level : problem.level) largest = std::max(largest, level.height * level.width);
-    if (dots) rows.resize(largest * problem.channels);
-    if (value) sums.resize(largest * problem.channels);
-  }
-
-  void set_level(const Level& level) {
-    for (int64_t place = 0; place < samples.padded; ++place) samples.set_level(place, level.height, level.width, 0);
-  }
-
-  // The samples of a few queries, which `add` then takes one query after the other.
-  void find(const int64_t* queries, int64_t count, int64_t head, int64_t number) {
-    for (int64_t each = 0; each < count; ++each) {
-      const A* place = location + problem.location_of(queries[each], head, number);
-      const A* factor = weight + problem.weight_of(queries[each], head, number);
-      split(place, problem.points, samples.x.data() + each * problem.points, samples.y.data() + each * problem.points);
-      std::copy_n(factor, problem.points, samples.weight.data() + each * problem.points);
-    }
-    samples.find();
-  }
-
-  // Adds what the samples of one (query, head) on this level give; `gradient` is that of its output.
-  void add(int64_t each, int64_t query, int64_t head, int64_t number, const A* gradient) {
-    const int64_t channels = problem.channels;
-    A* to_weight = to.weight ? to.weight + problem.weight_of(query, head, number) : nullptr;
-    A* to_location = to.location ? to.location + problem.location_of(query, head, number) : nullptr;
-    const bool begins = problem.location_levels > 1 || number == 0;
-    for (int64_t point = 0; point < problem.points; ++point) {
-      const int64_t place = each * problem.points + point;
-      const A left = samples.left[place], right = samples.right[place], above = samples.above[place], below = samples.below[place];
-      const bool at_left = samples.left_inside[place], at_right = samples.right_inside[place];
-      const bool at_top = samples.above_inside[place], at_bottom = samples.below_inside[place];
-      bool inside[4] = {at_top && at_left, at_top && at_right, at_bottom && at_left, at_bottom && at_right};
-      int64_t row[4];
-      A share[4], dot[4];
-      for (int corner = 0; corner < 4; ++corner) {
-        row[corner] = samples.cell[corner][place] * channels;
-        share[corner] = samples.share[corner][place];
-        inside[corner] |= std::isnan(share[corner]);
-      }
-      if (dots && value) {
-        scatter<A, true, true>(rows.data(), sums.data(), row, inside, share, gradient, channels, dot);
-      } else if (dots) {
-        scatter<A, true, false>(rows.data(), nullptr, row, inside, share, gradient, channels, dot);
-      } else {
-        scatter<A, false, true>(nullptr, sums.data(), row, inside, share, gradient, channels, dot);
-      }
-      // The dot of a cell outside is 0, so that only slopes towards cells inside count.
-      if (to_weight) to_weight[point] = above * (left * dot[0] + right * dot[1]) + below * (left * dot[2] + right * dot[3]);
-      if (to_location) {
-        const A factor = samples.weight[place];
-        const A x = (above * (dot[1] - dot[0]) + below * (dot[3] - dot[2])) * factor * samples.width[place];
-        const A y = (left * (dot[2] - dot[0]) + right * (dot[3] - dot[1])) * factor * samples.height[place];
-        to_location[2 * point] = begins ? x : to_location[2 * point] + x;
-        to_location[2 * point + 1] = begins ? y : to_location[2 * point + 1] + y;
-      }
-    }
-  }
-};
-
+// One task owns an image and a head, and goes twice over their outputs, so that the cache must hold either the rows or their gradients.
 template <typename A, typename T>
 void backward(const Problem& problem, const T* value, const A* location, const A* weight, const T* out, const Gradients<A, T>& to) {
   const int64_t channels = problem.channels, heads = problem.heads, stride = heads * channels, tasks = problem.images * heads;
+  const int64_t wide = padded<A>(channels);
   each_task(tasks, [&](std::atomic<int64_t>& next) {
-    LevelGradient<A, T> own(problem, location, weight, to);
-    std::vector<A> wide(channels);
+    Walk<A> walk(problem, location, weight);
+    Samples<A>& samples = walk.samples;
+    std::vector<A> rows(problem.cells * wide), gradient(wide);
+    const auto ask = [&](int64_t count) {
+      for (int64_t place = 0; place < count; ++place) prefetch(out + walk.outputs[place] * channels, channels);
+    };
+    const auto read = [&](int64_t place) { copy_row(out + walk.outputs[place] * channels, channels, gradient.data()); };
     for (int64_t task = next++; task < tasks; task = next++) {
-      const int64_t image = task / heads, head = task % heads, first = problem.begin[image], last = problem.begin[image + 1];
-      // Level after level, so that the rows of one and their gradients are all that the cache must hold.
-      for (int64_t number = 0; number < problem.levels; ++number) {
-        const int64_t cells = problem.level[number].height * problem.level[number].width;
-        const int64_t begin = problem.row_of(image, problem.level[number].start, head);
-        if (own.dots && first < last) copy_rows(value + begin, stride, cells, channels, own.rows.data(), channels);
-        if (own.value) std::fill_n(own.sums.begin(), cells * channels, A(0));
-        own.set_level(problem.level[number]);
-        for (int64_t place = first; place < last; place += own.kQueries) {
-          const int64_t count = std::min(own.kQueries, last - place);
-          own.find(problem.order.data() + place, count, head, number);
-          for (int64_t each = 0; each < count; ++each) {
-            const int64_t query = problem.order[place + each];
-            const T* given = out + (query * heads + head) * channels;
-            if constexpr (std::is_same_v<A, T>) {
-              own.add(each, query, head, number, given);
-            } else {
-              copy_rows(given, channels, 1, channels, wide.data(), channels);
-              own.add(each, query, head, number, wide.data());
-            }
+      const int64_t image = task / heads, head = task % heads, begin = problem.row_of(image, 0, head);
+      const int64_t* query = problem.order.data() + problem.begin[image];
+      const int64_t queries = problem.begin[image + 1] - problem.begin[image];
+      const auto output_of = [&](int64_t place) { return query[place] * heads + head; };
+      if (queries && (to.location || to.weight)) {
+        copy_rows(value + begin, stride, problem.cells, channels, rows.data(), wide);
+        walk.each(queries, output_of, [&](int64_t count) {
+          ask(count);
+          for (auto& dots : samples.dot) std::fill_n(dots.begin(), count * samples.each, A(0));
+          for (int64_t place = 0; place < count; ++place) {
+            read(place);
+            dot(samples, place, rows.data(), wide, gradient.data());
           }
-        }
-        if (to.value) copy_rows(own.sums.data(), channels, cells, channels, to.value + begin, stride);
+          samples.differentiate(count);
+          for (int64_t place = 0; place < count; ++place) {
+            if (to.weight) samples.give_weights(place, to.weight + problem.weight_of(walk.outputs[place]));
+            if (to.location) samples.give_locations(place, to.location + problem.location_of(walk.outputs[place]));
+          }
+        });
+      }
+      if (to.value) {
+        std::fill(rows.begin(), rows.end(), A(0));
+        walk.each(queries, output_of, [&](int64_t count) {
+          ask(count);
+          for (int64_t place = 0; place < count; ++place) {
+            read(place);
+            scatter(samples, place, rows.data(), wide, gradient.data());
+          }
+        });
+        copy_rows(rows.data(), wide, problem.cells, channels, to.value + begin, stride);
       }
     }
   });
