@@ -17,6 +17,7 @@ from pair_corpora import address, digest, draw, entry, obelics_row, omnicorpus_r
 from components.data.documents import CorpusError
 from components.data.sources.archives import zip_streams
 from components.data.sources.files import json_lines
+from components.data.sources.parquet import parquet_rows
 from components.data.sources.source import Accepted, Rejected
 
 
@@ -256,6 +257,16 @@ def test_a_parquet_file_that_repeats_a_long_text_is_not_unfolded(tmp_path: Path)
     (document,), reasons, _ = read(tmp_path, "omnicorpus")
     assert told(document) == ["short"] and list(reasons) == ["t.parquet:1"]
     assert "bytes are more than 10000000" in reasons["t.parquet:1"]
+
+
+def test_no_flipped_bit_of_a_parquet_footer_ends_the_process(tmp_path: Path) -> None:
+    path, columns = tmp_path / "t.parquet", {"images": [["a", None]], "texts": [[None, "b"]]}
+    pq.write_table(pa.table(columns), path, compression="none", store_schema=False)
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in range(footer, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert list(parquet_rows(path, "t.parquet", ["images", "texts"], ["images"]))
 
 
 def test_lists_of_texts_whose_dictionary_grew_too_large_are_read_to_the_end(tmp_path: Path) -> None:
