@@ -115,7 +115,13 @@ def test_zips_that_are_bombs_broken_or_more_than_a_shard_are_refused(tmp_path: P
         archive.writestr("two.jsonl", json.dumps(page()) + "\n")
         archive.writestr("more.jsonl", b"{}\n")
         archive.writestr("../out.jsonl", b"{}\n")
+    with zipfile.ZipFile(tmp_path / "bare.jsonl.zip", "w") as archive:
+        archive.writestr("named.jsonl", json.dumps(page()) + "\n")
+    (tmp_path / "bare.jsonl.zip").write_bytes((tmp_path / "bare.jsonl.zip").read_bytes().replace(b"named.jsonl", b"\0amed.jsonl"))
+    with zipfile.ZipFile(tmp_path / "none.jsonl.zip", "w") as archive:
+        archive.mkdir("folder")
     documents, reasons, _ = read(tmp_path, "mmc4")
+    assert reasons["bare.jsonl.zip:"] == "a member without a name" and reasons["none.jsonl.zip"] == "there is no file in it"
     places = {one.document.id for one in documents}
     assert "c-two-1" in places and 100 < sum(place.startswith("c-broken") for place in places) < 3000
     (last,) = [where for where, reason in reasons.items() if where.startswith("broken") and "unreadable from here" in reason]

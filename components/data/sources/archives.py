@@ -89,13 +89,13 @@ def zip_streams(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, IO
 def _zip_files(path: Path, name: str, max_bytes: int) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes]] | Rejected]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+            if not members:
+                yield Rejected(name, "there is no file in it")
             if len(members) > MAX_MEMBERS:
                 yield Rejected(name, f"more than {MAX_MEMBERS} members; none is read")
                 return
             for member in members:
-                if member.is_dir():
-                    continue
                 where = f"{name}:{member.filename}"
                 if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or _bomb(member):
                     yield Rejected(where, problem)
@@ -120,6 +120,8 @@ def _bomb(member: zipfile.ZipInfo) -> str | None:
 
 
 def _unsafe(member: str) -> str | None:
+    if not member:
+        return "a member without a name"
     outward = member.startswith("/") or "\\" in member or "\0" in member or ".." in member.split("/")
     return "its path leads out of the archive" if outward else None
 
