@@ -151,9 +151,8 @@ def memory(folder: Path, documents: int, *, goals: bool) -> list[Row]:
         rows = order[number * BATCH % len(order) :][:BATCH]
         for row in rows:
             document, images = reader.stored(row)
-            if document.id != row.id or not images[0]:
+            if document.id != row.id or decode(images[0], 1 << 30).shape != (16, 16, 3):
                 raise AssertionError(f"{row.id} is not what was read")
-            to_square(images[0])
         return len(rows)
 
     seen, sizes = 0, []
@@ -163,8 +162,8 @@ def memory(folder: Path, documents: int, *, goals: bool) -> list[Row]:
             sizes.append((seen, max((_resident(child) for child in multiprocessing.active_children()), default=0.0)))
     most = max(size for _, size in sizes)
     early = max(size for at, size in sizes if at <= max(seen // 10, sizes[0][0]))
-    passed = f"{seen} documents read and verified, one of them as large as the other"
-    what = f"{seen:.0e} documents of 16x16, decoded at {PX}, {WORKERS} workers"
+    passed = f"{seen} documents read, verified and decoded"
+    what = f"{seen:.0e} documents of 16x16, decoded, {WORKERS} workers"
     goal = Goal(500)
     return [
         Row(what, "largest worker", most, "MB", passed, str(goal) if goals else "", goal.holds(most) if goals else None),
