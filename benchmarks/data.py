@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,7 @@ def prepared(folder: Path, pictures: Sequence[Picture]) -> tuple[DocumentReader,
             document = Document(id=name, source="s", kind="interleaved", split="train", licence="l", origin="natural", items=items)
             known = vars(writer.add(document, [data])) | {"id": name, "source": "s", "kind": document.kind, "split": "train"}
             known |= {"tokens": tokens, "items": (-1, tokens), "images": ((WIDTH, HEIGHT),), "trained_images": 1}
-            rows.append(IndexRow(**{field.name: known[field.name] for field in fields(IndexRow)}))
+            rows.append(IndexRow(**known))
         shards = writer.finish()
     write_index(folder / "index", rows, shards, json_text)
     index = Index(folder / "index")
