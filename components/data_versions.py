@@ -79,6 +79,7 @@ class Difference:
     removed: tuple[str, ...]
     changed: tuple[str, ...]
     quarantined: tuple[int, int]
+    missing: tuple[int, int]
     dropped: tuple[int, int]
 
 
@@ -128,13 +129,14 @@ def difference(before: DataVersion, after: DataVersion, first: int = FIRST) -> D
         counts={sort: len(ids) for sort, ids in found.items()},
         **{sort: tuple(ids[:first]) for sort, ids in found.items()},
         quarantined=(left_out(old, "quarantined"), left_out(new, "quarantined")),
+        missing=(left_out(old, "missing"), left_out(new, "missing")),
         dropped=(left_out(old, "dropped"), left_out(new, "dropped")),
     )
 
 
 def left_out(counts: Mapping[str, Any], sort: str) -> int:
-    """Documents of a version that were `quarantined` or `dropped`."""
-    return sum(one["documents"] for one in counts[sort])
+    """Documents of a version that were `quarantined`, `missing` or `dropped`."""
+    return sum(one["documents"] for one in counts.get(sort, ()))
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -191,5 +193,5 @@ def _counted(folder: Path) -> dict[str, Any]:
     file = folder / QUARANTINE_FILE
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         values = json.loads(line)
-        counts.quarantine(values.get("corpus", ""), Rejected(values["where"], values["reason"]))
+        counts.quarantine(values.get("corpus", ""), Rejected(values["where"], values["reason"], values.get("missing", False)))
     return counts.as_dict()

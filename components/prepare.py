@@ -49,10 +49,10 @@ def _prepare(params: Params, paths: Paths, context: StageContext) -> PrepareResu
     context.work.publish(made.shards, paths.shards)
     context.work.publish(made.index, paths.index)
     documents = sum(int(made.metrics[f"{split}_documents"]) for split in ("train", "evaluation"))
-    quarantined = int(made.metrics["quarantined"])
+    quarantined, missing = int(made.metrics["quarantined"]), int(made.metrics["missing"])
     return PrepareResult(
         metrics=made.metrics | (progress.rates() if progress.documents else {}),
-        summary=f"{documents} documents in {made.shard_count} shards, {quarantined} quarantined",
+        summary=f"{documents} documents in {made.shard_count} shards, {quarantined} quarantined{f', {missing} missing' if missing else ''}",
         documents=documents,
         quarantined=quarantined,
         index_sha256=made.index_sha256,

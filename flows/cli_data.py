@@ -103,13 +103,16 @@ def show(revision: Version = None, json_: Json = False) -> None:
     rows = [tuple(one[key] for key in ("source", "kind", "split", "documents", "images", "tokens")) for one in counts["documents"]]
     total = [sum(one[key] for one in counts["documents"]) for key in ("documents", "images", "tokens")]
     print_table(columns, [*rows, ("all", "", "", *total)])
-    if counts["quarantined"]:
-        out().print("\nquarantined")
-        print_table(("corpus", "documents", "most frequent"), [_quarantined(one) for one in counts["quarantined"]])
+    for sort in ("quarantined", "missing"):
+        if counts.get(sort):
+            out().print(f"\n{sort}")
+            print_table(("corpus", "documents", "most frequent"), [_refused(one) for one in counts[sort]])
     if counts["dropped"]:
         out().print("\ndropped by filters")
         dropped = [(one["corpus"], one["filter"], one["documents"], one["images"]) for one in counts["dropped"]]
         print_table(("corpus", "filter", "documents", "single images"), dropped)
+    for one in counts.get("notes", ()):
+        out().print(f"\n{one['note']}")
 
 
 def diff(
@@ -138,7 +141,7 @@ def diff(
         ]
         print_table(("source", "kind", "split", "figure", "before", "after", "change"), rows)
     _print_documents(found)
-    for sort, (old, new) in (("quarantined", found.quarantined), ("dropped", found.dropped)):
+    for sort, (old, new) in (("quarantined", found.quarantined), ("missing", found.missing), ("dropped", found.dropped)):
         if old != new:
             console.print(f"{sort}: {old} before, {new} after")
 
@@ -158,7 +161,7 @@ def _print_documents(found: Difference) -> None:
             out().print(f"{sort}: {count} documents: {', '.join(ids)}{rest}")
 
 
-def _quarantined(one: dict[str, Any]) -> tuple[object, ...]:
+def _refused(one: dict[str, Any]) -> tuple[object, ...]:
     reasons = "; ".join(f"{reason['count']}x {reason['where']}: {reason['reason']}" for reason in one["reasons"][:3])
     return (one["corpus"], one["documents"], reasons)
 

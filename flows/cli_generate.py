@@ -67,7 +67,7 @@ def generate(
             try:
                 decode(data, MAX_PICTURE_PIXELS)
             except PictureError as error:
-                raise CommandError(f"{path} cannot be used: {error}", "give a PNG or JPEG picture", BAD_DATA) from None
+                raise CommandError(f"{path} cannot be used: {error}", "give a PNG, JPEG, GIF or WEBP picture", BAD_DATA) from None
         request = Prompt.of(prompt, given)
         options = Options(
             seed=seed,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, Self
 
@@ -151,11 +152,12 @@ def document_from(values: Mapping[str, Any]) -> Document:
 
 
 def parse_object(data: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
-    """One JSON object in UTF-8. Raises DocumentError for anything else: NaN, infinities, Python's single quotes, endless nesting."""
+    """One JSON object in UTF-8. Raises DocumentError for anything else: NaN, infinities, Python's single quotes, a key that
+    stands twice (which value counts is the reader's guess), endless nesting."""
     if len(data) > max_bytes:
         raise DocumentError(f"longer than {max_bytes} bytes")
     try:
-        values = json.loads(data.decode("utf-8"), parse_constant=_reject_constant)
+        values = json.loads(data.decode("utf-8"), parse_constant=_reject_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -168,6 +170,19 @@ def parse_object(data: bytes, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]
 
 def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not allowed")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(repeated_key(pairs))
+    return values
+
+
+def repeated_key(pairs: Sequence[tuple[str, Any]]) -> str:
+    """What is wrong with an object that has a key twice."""
+    ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+    return f"the key {key[:80]!r} stands twice in an object"
 
 
 def _check_box(box: list[Any]) -> None:

@@ -35,7 +35,7 @@ def test_a_person_reviews_documents(page: Page, address: str, tmp_path: Path) ->
     assert page.eval_on_selector("#items img", "picture => picture.decode().then(() => picture.naturalWidth)") > 0
     page.keyboard.press("a")
     expect(page.locator("#name")).to_have_text(before[1]["id"])
-    page.keyboard.press("r")
+    page.keyboard.press("r")  # and, before the next document has come, another is chosen
     story = next(one for one in before if one["kind"] == "story")
     page.locator("#list button", has_text=story["id"]).first.click()
     expect(page.locator("#name")).to_have_text(story["id"])

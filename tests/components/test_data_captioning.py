@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from captioned_corpus import PICTURES, Echo, waiting, write_corpus
 from pydantic import SecretStr
 from tiny_captioners import completion, endpoint, prompt_of, save_blip, save_blip2, save_clip, save_llava
 from typer.testing import CliRunner
@@ -30,7 +30,6 @@ from components.data.captioning.local import LocalCaptioner
 from components.data.captioning.request import Captioner, Reply, Request, cleaned
 from components.data.captioning.waiting import completed, waits
 from components.data.documents import CorpusError, Document, TextItem
-from components.data.pictures import encode_png
 from components.data.sources.folder import FolderSource
 from components.data.sources.formats import open_source
 from components.data.sources.source import Accepted, Limits, Rejected, Unit
@@ -43,7 +42,6 @@ from model.weights import WeightsError
 LIMITS = Limits(image_pixels=10_000, text_bytes=10_000, images=10)
 LOCAL = LocalModelParams(max_new_tokens=6)
 FAST = EndpointParams(model="m", attempts=3, backoff_s=0.01, max_backoff_s=0.02, timeout_s=2)
-PICTURES = [encode_png(np.full((20, 30, 3), shade, np.uint8) + np.arange(3, dtype=np.uint8) * shade) for shade in (0, 40, 80, 120)]
 KEY = "very-secret-key"
 
 
@@ -55,23 +53,6 @@ def silent(told: str, done: int, total: int) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("captioners")
     return {"blip": save_blip(root / "blip"), "blip-2": save_blip2(root / "blip2"), "clip": save_clip(root / "clip")}
-
-
-class Echo:
-    """A captioner that tells the digest of a picture; after `until` pictures it is interrupted."""
-
-    name, digest, usual_prompt, converses = "echo:1", "0" * 64, "", False
-
-    def __init__(self, until: int = 10**9, says: Callable[[Request], Reply] | None = None) -> None:
-        self.until, self.says, self.asked = until, says, 0
-
-    def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        if self.asked + len(requests) > self.until:
-            raise KeyboardInterrupt
-        self.asked += len(requests)
-        return [
-            self.says(one) if self.says else Reply(f"picture {PICTURES.index(one.pictures[0])}", seconds=0.5, usd=0.25) for one in requests
-        ]
 
 
 class ShardedFolders:
@@ -87,28 +68,6 @@ class ShardedFolders:
         folder = self._folder / Path(unit.name).parent
         source = FolderSource(CorpusParams(name="own", format="documents"), folder, LIMITS)
         yield from source.documents(source.units()[0])
-
-
-def waiting(name: str, picture: int, **more: Any) -> dict[str, Any]:
-    values = {
-        "id": name,
-        "source": "own",
-        "kind": "caption",
-        "split": "train",
-        "licence": "CC0-1.0",
-        "origin": "natural",
-        "items": [{"type": "image", "id": "0", "path": f"{picture}.png"}],
-        "fields": {"references": [], "objects": ["temple"]},
-    }
-    return values | more
-
-
-def write_corpus(folder: Path, documents: Sequence[dict[str, Any]]) -> Path:
-    folder.mkdir(parents=True)
-    for number, data in enumerate(PICTURES):
-        (folder / f"{number}.png").write_bytes(data)
-    (folder / "documents.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
-    return folder
 
 
 def source_of(folder: Path, **options: Any) -> Any:
@@ -321,6 +280,12 @@ def test_a_broken_or_newer_caption_file_is_refused(tmp_path: Path) -> None:
     path.write_text(whole.replace('"version":1', '"version":9', 1))
     with pytest.raises(CorpusError, match="update mmfs"):
         documents_of(tmp_path)
+    path.write_text(whole)
+    (costs,) = (tmp_path / "costs").iterdir()
+    for bad in ('{"id": [], "seconds": 1}', '{"id": "a", "seconds": "long"}', '{"id": "a", "seconds": NaN}', "[" * 100_000, "\udc80"):
+        costs.write_text(bad + "\n", errors="surrogateescape")
+        with pytest.raises(CorpusError, match="no caption file"):
+            documents_of(tmp_path)
 
 
 def test_the_format_names_what_it_needs(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_the_card_of_a_prepared_corpus_counts_and_shows_it(tmp_path: Path) -> No
     row = {"corpus": "<b>web</b>", "filter": "no image", "documents_in": 9, "documents_dropped": 3, "images_in": 0, "images_dropped": 0}
     (index.folder / "funnel.json").write_text(json.dumps({"rows": [row]}))
     refused = [json.dumps({"where": f"a:{number}", "reason": f"image {number}.png is no file"}) for number in range(4)]
+    refused.append(json.dumps({"where": "b:1", "reason": "there is no picture", "missing": True}))
     (index.folder / "quarantine.jsonl").write_text("\n".join(refused))
     reader = DocumentReader(index, tmp_path / "outputs/shards")
     card = make_card(index, reader, "Version 1")
@@ -76,6 +77,7 @@ def test_the_card_of_a_prepared_corpus_counts_and_shows_it(tmp_path: Path) -> No
     assert sum(group.documents for group in card.groups) == sum(map(len, held))
     assert card.reasons == (("image … is no file", 4),)
     page = render(card)
+    assert "4 quarantined, 1 missing" in page
     assert "&lt;b&gt;web&lt;/b&gt;" in page and "<b>web" not in page
     assert page.count("data:image/png") == sum(bool(part.png) for sample in card.samples for part in sample.parts) > 20
     assert "0.25" in page and "http" not in page.replace("http-equiv", "")

@@ -55,9 +55,13 @@ def test_each_wrong_line_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "null", "[" * 100_000, '{"id": NaN}', json.dumps(GOOD)[:-1], json.dumps(GOOD | {"fields": {"x": float("inf")}})]
-)
-def test_broken_json_and_nan_are_refused(line: str) -> None:
+    "line",
+    [
+        "{", "[]", "null", "[" * 100_000, '{"id": NaN}', json.dumps(GOOD)[:-1], json.dumps(GOOD | {"fields": {"x": float("inf")}}),
+        json.dumps(GOOD)[:-1] + ', "licence": "another"}',
+    ],
+)  # fmt: skip
+def test_broken_json_nan_and_keys_that_stand_twice_are_refused(line: str) -> None:
     with pytest.raises(DocumentError):
         parse_document(line)
 

@@ -268,7 +268,7 @@ def test_every_rule_has_its_place_in_the_funnel() -> None:
         languages=("en",), max_nsfw=0.5, min_alignment=0.1, min_caption=10, min_side_px=1, min_aesthetic=1.0, min_sequence_score=0.0, **MMC4
     )
     names = [name for _, name in Filters(rules, 0, Path("nowhere")).nothing.dropped]
-    assert [*names, "contamination", "exact_duplicate", "near_duplicate"] == list(ORDER)
+    assert ["takedown", *names, "contamination", "exact_duplicate", "near_duplicate"] == list(ORDER)
 
 
 @pytest.mark.parametrize("kind", ["caption", "matched"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.data.documents import MAX_LINE_BYTES
-from components.data.sources.json_elements import Element, json_elements
+from components.data.sources.json_elements import Element, json_elements, json_lists
 from components.data.sources.source import Rejected
 
 VALUES = st.recursive(
@@ -49,8 +49,31 @@ def test_an_object_has_the_same_members_wherever_the_reads_end(values: dict[str,
     assert read(data, "data", at_once=at_once) == [Element(f"f.json:data.{key}", key, value) for key, value in values.items()]
 
 
+@given(st.lists(VALUES, max_size=4), VALUES, st.lists(VALUES, max_size=4), st.integers(1, 7))
+def test_lists_of_an_object_are_read_in_one_go_and_the_rest_is_passed_over(first: Any, rest: Any, last: Any, at_once: int) -> None:
+    data = json.dumps({"info": rest, "images": first, "licenses": [rest], "boxes": last}, ensure_ascii=False).encode()
+    found = list(json_lists(Dripping(data, at_once), "f.json", "boxes", "images"))
+    assert found == [
+        (name, Element(f"f.json:{name}[{number}]", number, value))
+        for name, values in (("images", first), ("boxes", last))
+        for number, value in enumerate(values)
+    ]
+
+
+def test_every_cut_of_an_object_of_lists_is_told_and_so_is_a_list_that_is_not_there() -> None:
+    data = b'{"a": [1, {"b": 2}], "c": 10.25, "d": ["x,]}", -1e-5]}'
+    for end in range(len(data)):
+        *_, (name, last) = json_lists(io.BytesIO(data[:end]), "f.json", "a", "d")
+        assert name == "" and isinstance(last, Rejected)
+    *_, last_of_all = json_lists(io.BytesIO(data), "f.json", "a", "d", "e")
+    assert last_of_all == ("e", Rejected("f.json", "it has no 'e'"))
+    *_, not_a_list = json_lists(io.BytesIO(data), "f.json", "c")
+    assert not_a_list == ("c", Rejected("f.json:c", "a list is expected, found '1'"))
+
+
 @given(st.binary(max_size=40), st.integers(1, 5))
 def test_no_bytes_raise_anything(data: bytes, at_once: int) -> None:
+    list(json_lists(Dripping(data, at_once), "f.json", "a", "b"))
     for path in ((), ("a",), ("a", "b")):
         read(data, *path, at_once=at_once)
 
@@ -69,6 +92,7 @@ def test_of_a_list_cut_short_only_whole_elements_are_read_and_the_cut_is_told(va
     [
         (b'[1, {"a": "\xff"}, 3]', "f.json:[1]", "not UTF-8"),
         (b"[1, -Infinity, 3]", "f.json:[1]", "-Infinity is not allowed"),
+        (b'[1, {"a": [{"b": 1, "c": 2, "b": 3}]}, 3]', "f.json:[1]", "the key 'b' stands twice in an object"),
         (b'[1, "' + b"x" * (MAX_LINE_BYTES + 1) + b'", 3]', "f.json:[1]", f"longer than {MAX_LINE_BYTES} characters"),
     ],
 )

@@ -10,44 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from corpus_reading import read
-from PIL import Image
+from pair_corpora import captions, members, objects365, picture, sample, table
 
 from components.data.documents import CorpusError
-from components.data.sources.json_arrays import JsonError, json_arrays
-
-
-def picture(width: int = 24, height: int = 16, kind: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((height, width, 3), (width, height, 90), np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def members(shard: Path, *parts: tuple[str, bytes]) -> None:
-    with tarfile.open(shard, "w") as tar:
-        for name, data in parts:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
-def sample(key: str, image: bytes | None = None, caption: str = "a dog", **changes: Any) -> list[tuple[str, bytes]]:
-    """A download as img2dataset's WebDatasetSampleWriter writes it: indented JSON, members in the order of their endings."""
-    meta = {
-        "url": f"http://x/{key}", "caption": caption, "key": key, "status": "success", "error_message": None, "width": 24, "height": 16,
-        "original_width": 240, "original_height": 160, "exif": "{}", "sha256": "0" * 64, "similarity": 0.31, "punsafe": 0.01,
-        "pwatermark": 0.2, "aesthetic": 5.5, "LICENSE": "?",
-    }  # fmt: skip
-    text = json.dumps(meta | changes, indent=4).encode()
-    return [(f"{key}.jpg", image or picture()), (f"{key}.json", text), (f"{key}.txt", caption.encode())]
-
-
-def table(path: Path, **columns: list[Any]) -> None:
-    pq.write_table(pa.table(columns), path, row_group_size=2)
 
 
 def test_a_webdataset_of_img2dataset_gives_each_download_once_and_counts_the_failed(tmp_path: Path) -> None:
@@ -207,13 +174,6 @@ def test_unusable_parquet_files_are_refused_with_what_they_lose(tmp_path: Path, 
     assert any(where.startswith("broken.parquet") and "rows are lost" in reason for where, reason in reasons.items())
 
 
-def captions(folder: Path, lines: list[bytes]) -> None:
-    (folder / "images/a").mkdir(parents=True, exist_ok=True)
-    (folder / "images/a/0.jpg").write_bytes(picture())
-    (folder / "images/text.jpg").write_bytes(b"no picture")
-    (folder / "0000000.txt").write_bytes(b"\n".join(lines) + b"\n")
-
-
 def test_captions_are_read_as_the_release_reads_them(tmp_path: Path) -> None:
     lines = [b'{"image": "a/0.jpg", "caption": "A Dog"}', b"", b'{"image": "a/0.jpg", "caption": ["A", "Cat"], "similarity": 0.5}']
     captions(tmp_path, lines)
@@ -275,27 +235,6 @@ def test_texts_of_any_field_are_documents_without_pictures(tmp_path: Path) -> No
     }
 
 
-def objects365(folder: Path, **changes: Any) -> None:
-    places = ("patch0/objects365_v1_00000001.jpg", "v1/patch0/objects365_v1_00000002.jpg", "objects365_v1_00000003.jpg")
-    for place in places:
-        (folder / "train" / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "train" / place).write_bytes(picture())
-    image = {"license": 5, "url": "", "width": 24, "height": 16}
-    boxes = [(1, 7, [2, 3, 10.25, 5]), (1, 8, [0, -0.5, 24, 16.5]), (3, 7, [20, 3, 10, 5]), (2, 7, [1, 1, 1, 1])]
-    values = {
-        "images": [
-            {"id": number, "file_name": f"images/v1/patch0/objects365_v1_{number:08d}.jpg", **image} for number in (1, 2, 3, 4)
-        ],
-        "annotations": [
-            {"id": number, "iscrowd": int(number == 0), "isfake": 0, "area": 1.0, "image_id": owner, "category_id": category, "bbox": box}
-            for number, (owner, category, box) in enumerate(boxes)
-        ],
-        "categories": [{"id": 7, "name": "Person"}, {"id": 8, "name": "Wild Bird"}],
-        "licenses": [],
-    }  # fmt: skip
-    (folder / "zhiyuan_objv2_train.json").write_text(json.dumps(values | changes))
-
-
 def test_objects365_gives_boxes_and_leaves_captions_to_be_made(tmp_path: Path) -> None:
     objects365(tmp_path)
     (tmp_path / "train/images").symlink_to(".")
@@ -321,7 +260,7 @@ def test_every_hostile_entry_of_objects365_is_refused(tmp_path: Path) -> None:
     ]  # fmt: skip
     boxes = [
         (box, ""), (box | {"bbox": [1, 1, 2]}, "bbox"), (box | {"bbox": [1, 1, 0, 2]}, "positive sides"),
-        (box | {"bbox": [1, 1, float("nan"), 2]}, "bbox is nan"), (box | {"bbox": [1, 1, float("inf"), 2]}, "bbox is inf"),
+        (box | {"bbox": [1, 1, float("nan"), 2]}, "NaN is not allowed"), (box | {"bbox": [1, 1, float("inf"), 2]}, "Infinity is not"),
         (box | {"bbox": None}, "bbox must be a list"), (box | {"category_id": 7.5}, "category_id must be"), ([], "an object is expected"),
     ]  # fmt: skip
     late = [good | {"id": 10, "file_name": "../../etc/passwd"}, good | {"id": 11, "width": 23}, good | {"id": 12}]
@@ -342,37 +281,12 @@ def test_every_hostile_entry_of_objects365_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "zhiyuan_objv2_train.json").read_text()
     for text in (whole[: len(whole) // 2], "[]", "", '{"images": 3', '{"images": [}', '{"images": [' + "[" * 100_000):
         (tmp_path / "zhiyuan_objv2_train.json").write_text(text)
-        assert "nothing is read behind image" in read(tmp_path, "objects365", images="train")[1]["zhiyuan_objv2_train.json"]
-
-
-class Trickle(io.BytesIO):
-    """A file that gives a few bytes at a time."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        return super().read(3)
-
-
-def test_large_json_is_read_element_by_element_whatever_the_chunks() -> None:
-    values = {"info": {"a": [1, {"b": 2}]}, "images": [{"id": 12, "name": "ä€😀"}, 345, "x,]}", [], -1.5e3, None], "none": [], "last": [67]}
-    for text in (json.dumps(values, ensure_ascii=False), json.dumps(values, indent=2)):
-        found = [(one.array, one.number, one.value) for one in json_arrays(Trickle(text.encode()))]
-        expected = [("images", number, value) for number, value in enumerate(values["images"])] + [("last", 0, 67)]
-        assert found == expected
-        for end in range(len(text.encode())):
-            with pytest.raises(JsonError):
-                list(json_arrays(Trickle(text.encode()[:end])))
-
-
-@pytest.mark.parametrize("at_once", range(1, 25))
-def test_a_number_may_be_cut_anywhere_by_the_end_of_a_chunk(at_once: int) -> None:
-    class Pieces(io.BytesIO):
-        """A file that gives so many bytes at a time."""
-
-        def read(self, size: int | None = -1) -> bytes:
-            return super().read(at_once)
-
-    text = b'{"bbox": [10.25, -1e-5, 2.5E+3, 0.0]}'
-    assert [one.value for one in json_arrays(Pieces(text))] == [10.25, -1e-5, 2.5e3, 0.0]
+        assert any("the rest of the file is not read" in reason for reason in read(tmp_path, "objects365", images="train")[1].values())
+    (tmp_path / "zhiyuan_objv2_train.json").write_text('{"imagez": [], "annotations": 3, "categories": []}')
+    assert read(tmp_path, "objects365", images="train")[1] == {
+        "zhiyuan_objv2_train.json": "it has no 'images'",
+        "zhiyuan_objv2_train.json:annotations": "a list is expected, found '3'",
+    }
 
 
 @pytest.mark.parametrize("kind", ["captions", "img2dataset", "mmc4", "obelics", "objects365", "omnicorpus", "texts"])
@@ -381,6 +295,18 @@ def test_folders_and_options_that_cannot_be_used_are_named(tmp_path: Path, kind:
         read(tmp_path, kind)
     with pytest.raises(CorpusError, match=r"corpus c: options\.colour"):
         read(tmp_path, kind, colour="red")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("captions", "0.txt"), ("texts", "0.jsonl"), ("omnicorpus", "0.parquet"), ("img2dataset", "0.parquet")]
+)
+def test_a_shard_without_a_record_is_a_copy_that_failed(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / name).write_bytes(b" \n\n" if kind == "texts" else b"")
+    if name.endswith(".parquet"):
+        table(tmp_path / name, key=[], status=[], images=[], texts=[])
+    documents, reasons, _ = read(tmp_path, kind)
+    assert not documents and reasons[name] in ("there is no record in it", "there is no row in it")
 
 
 def test_ids_of_long_shard_names_are_digests_that_stay(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_reading import read
-from PIL import Image
+from pair_corpora import address, digest, draw, entry, obelics_row, omnicorpus_row, page, rows, shard
 
 from components.data.documents import CorpusError
 from components.data.sources.archives import zip_streams
 from components.data.sources.files import json_lines
+from components.data.sources.parquet import parquet_rows
 from components.data.sources.source import Accepted, Rejected
 
 
@@ -24,40 +25,6 @@ def told(one: Accepted) -> list[str]:
     """A document's texts, and its pictures by their width."""
     widths = iter(one.sizes)
     return [item.text if item.type == "text" else f"<{next(widths)[0]}>" for item in one.document.items]
-
-
-def draw(folder: Path, **widths: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, width in widths.items():
-        Image.new("RGB", (width, 16), (width, 90, 40)).save(folder / f"{name}.jpg")
-
-
-def entry(name: str, sentence: Any, similarity: Any = 0.3, **changes: Any) -> dict[str, Any]:
-    return {
-        "image_name": f"{name}.jpg", "raw_url": f"http://x/{name}", "matched_text_index": sentence, "matched_sim": similarity,
-        "face_detections": None,
-    } | changes  # fmt: skip
-
-
-def page(*images: dict[str, Any], sentences: Any = ("One.", "Two.", "Three."), **changes: Any) -> dict[str, Any]:
-    matrix = [[0.1] * 3 for _ in images]
-    values = {
-        "image_info": list(images),
-        "similarity_matrix": matrix,
-        "text_list": sentences,
-        "url": "http://x",
-        "could_have_url_duplicate": 0,
-    }
-    return values | changes
-
-
-def shard(folder: Path, name: str, *lines: dict[str, Any] | bytes, zipped: bool = True) -> None:
-    data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n"
-    if not zipped:
-        (folder / name).write_bytes(data)
-        return
-    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, data)
 
 
 def test_mmc4_puts_every_picture_before_its_sentence_and_counts_those_never_fetched(tmp_path: Path) -> None:
@@ -149,7 +116,13 @@ def test_zips_that_are_bombs_broken_or_more_than_a_shard_are_refused(tmp_path: P
         archive.writestr("two.jsonl", json.dumps(page()) + "\n")
         archive.writestr("more.jsonl", b"{}\n")
         archive.writestr("../out.jsonl", b"{}\n")
+    with zipfile.ZipFile(tmp_path / "bare.jsonl.zip", "w") as archive:
+        archive.writestr("named.jsonl", json.dumps(page()) + "\n")
+    (tmp_path / "bare.jsonl.zip").write_bytes((tmp_path / "bare.jsonl.zip").read_bytes().replace(b"named.jsonl", b"\0amed.jsonl"))
+    with zipfile.ZipFile(tmp_path / "none.jsonl.zip", "w") as archive:
+        archive.mkdir("folder")
     documents, reasons, _ = read(tmp_path, "mmc4")
+    assert reasons["bare.jsonl.zip:"] == "a member without a name" and reasons["none.jsonl.zip"] == "there is no file in it"
     places = {one.document.id for one in documents}
     assert "c-two-1" in places and 100 < sum(place.startswith("c-broken") for place in places) < 3000
     (last,) = [where for where, reason in reasons.items() if where.startswith("broken") and "unreadable from here" in reason]
@@ -173,36 +146,6 @@ def test_json_lines_of_a_zip_are_streamed(tmp_path: Path) -> None:
         ]
     (refused,) = zip_streams(tmp_path / "a.jsonl.zip", "z", 10)
     assert refused == Rejected("z:a.jsonl", "70 bytes, more than 10")
-
-
-def address(name: str) -> str:
-    return f"http://x/{name}"
-
-
-def digest(name: str) -> str:
-    return hashlib.sha256(address(name).encode()).hexdigest()
-
-
-def obelics_row(**changes: Any) -> dict[str, Any]:
-    """A row as the card shows it: metadata and general_metadata are JSON in a string."""
-    metadata = [{"src": address("a"), "alt_text": "a cat", "original_width": 200, "original_height": 100, "format": "jpeg"}, None, {}, None]
-    return {
-        "images": [address("a"), None, address("b"), None],
-        "texts": [None, "First.", None, "Last."],
-        "metadata": json.dumps(metadata),
-        "general_metadata": json.dumps({"url": "http://page", "warc_filename": "x"}),
-    } | changes
-
-
-def omnicorpus_row(**changes: Any) -> dict[str, Any]:
-    one = {"aesthetic_prob": 0.7, "unsafe_prob": 0.01, "bytes": 5, "height": 16, "width": 20, "img_url_sha": digest("a"), "p_hash": "p"}
-    page = {"url": "http://page", "id": "1-2", "domain": ["x"], "porn_prob": 0.02, "fluency_prob": 0.9}
-    return obelics_row() | {"metadata": [one, None, one | {"p_hash": None}, None], "general_metadata": page} | changes
-
-
-def rows(path: Path, *values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(values)), path, row_group_size=2)
 
 
 def test_obelics_keeps_the_order_of_the_page(tmp_path: Path) -> None:
@@ -314,6 +257,16 @@ def test_a_parquet_file_that_repeats_a_long_text_is_not_unfolded(tmp_path: Path)
     (document,), reasons, _ = read(tmp_path, "omnicorpus")
     assert told(document) == ["short"] and list(reasons) == ["t.parquet:1"]
     assert "bytes are more than 10000000" in reasons["t.parquet:1"]
+
+
+def test_no_flipped_bit_of_a_parquet_footer_ends_the_process(tmp_path: Path) -> None:
+    path, columns = tmp_path / "t.parquet", {"images": [["a", None]], "texts": [[None, "b"]]}
+    pq.write_table(pa.table(columns), path, compression="none", store_schema=False)
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in range(footer, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert list(parquet_rows(path, "t.parquet", ["images", "texts"], ["images"]))
 
 
 def test_lists_of_texts_whose_dictionary_grew_too_large_are_read_to_the_end(tmp_path: Path) -> None:

@@ -263,6 +263,46 @@ def test_counts_say_what_a_version_holds(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_never_fetched_is_counted_apart_and_harms_no_rate(tmp_path: Path) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 5, "missing": 30}, two={"documents": 5, "rejects": True})
+    result = run(tmp_path, data(max_quarantine_rate=0.1))
+    assert (result.documents, result.quarantined, result.metrics["missing"], result.metrics["quarantine_rate"]) == (9, 1, 30, 0.1)
+    assert result.summary.endswith("1 quarantined, 30 missing")
+    counts = json.loads((tmp_path / "outputs/index/counts.json").read_text())
+    first = {"count": 30, "where": "one.unit:0", "reason": "number 0 was not fetched"}
+    assert counts["missing"] == [{"corpus": "mine", "documents": 30, "reasons": [first]}]
+    assert [one["documents"] for one in counts["quarantined"]] == [1]
+    assert [line["missing"] for line in quarantine(tmp_path)] == [True] * 30 + [False]
+
+
+def test_a_corpus_of_which_all_is_missing_says_so(tmp_path: Path) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 0, "missing": 3})
+    with pytest.raises(StageError, match=r"no usable document.*3 documents or pictures are missing: 3 times, first one.unit:0"):
+        run(tmp_path, data())
+
+
+def test_what_waits_for_a_caption_is_quarantined_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 6, "wait": 1})
+    run(tmp_path, data())
+    (refused,) = quarantine(tmp_path)
+    assert refused["where"] == "one.unit:mine-one-waiting-0"
+    assert "`mmfs data caption`" in refused["reason"] and "format `captioned`" in refused["reason"]
+
+
+def test_what_a_corpus_notes_of_its_whole_is_a_warning_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_units(tmp_path / "data/input/mine", one={"documents": 7, "rejects": True, "missing": 2}, two={"documents": 4})
+    corpora = [{"name": "mine", "format": "units", "options": {"complete": 20}}]
+    run(tmp_path, data(corpora=corpora))
+    note = "13 records, the complete corpus has 20"
+    counts = json.loads((tmp_path / "outputs/index/counts.json").read_text())
+    assert counts["notes"] == [{"corpus": "mine", "note": note}]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [note]
+    again = tmp_path / "again"
+    write_units(again / "data/input/mine", one={"documents": 20})
+    run(again, data(corpora=corpora))
+    assert json.loads((again / "outputs/index/counts.json").read_text())["notes"] == []
+
+
 def test_code_of_every_format_is_a_dependency_of_prepare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(FORMATS, "units")
     closure = import_closure(SOURCE)(["components.prepare"])

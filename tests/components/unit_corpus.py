@@ -21,7 +21,8 @@ READER = "unit_corpus:UnitCorpus"
 
 def write_units(folder: Path, **units: object) -> None:
     """One file a unit: how many `documents`, from which number `first` on, with which `key` in their ids and which shade of `picture`, how
-    many `seconds` each takes, whether every fifth is rejected (`rejects`); or what else reading it `does`."""
+    many `seconds` each takes, whether every fifth is rejected (`rejects`), how many are `missing` and how many `wait` for a caption before
+    them; or what else reading it `does`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in units.items():
         (folder / f"{name}.unit").write_text(json.dumps(values))
@@ -49,6 +50,10 @@ class UnitCorpus:
                 if not (tried := self._folder / "tried").exists():
                     tried.touch()
                     raise RuntimeError("only once")
+        for number in range(values.get("missing", 0)):
+            yield Rejected(f"{unit.name}:{number}", f"number {number} was not fetched", missing=True)
+        for number in range(values.get("wait", 0)):
+            yield self._document(f"{unit.name.removesuffix('.unit')}-waiting", number, 7, told=False)
         first = values.get("first", 0)
         for number in range(first, first + values.get("documents", 2)):
             time.sleep(values.get("seconds", 0))
@@ -57,7 +62,11 @@ class UnitCorpus:
                 continue
             yield self._document(values.get("key", unit.name.removesuffix(".unit")), number, values.get("picture", 7))
 
-    def _document(self, key: str, number: int, shade: int) -> Accepted:
+    def notes(self, read: int) -> Sequence[str]:
+        complete = self._corpus.options.get("complete", read)
+        return [f"{read} records, the complete corpus has {complete}"] if read != complete else []
+
+    def _document(self, key: str, number: int, shade: int, told: bool = True) -> Accepted:
         words = f"a picture of number {number} from {key} ."
         values = {
             "id": document_id(self._corpus.name, f"{key}-{number}"),
@@ -66,9 +75,9 @@ class UnitCorpus:
             "split": "train" if number % 4 else "evaluation",
             "licence": "CC0-1.0",
             "origin": "human",
-            "items": [{"type": "image", "id": "0", "path": "x.png"}, {"type": "text", "text": words}],
+            "items": [{"type": "image", "id": "0", "path": "x.png"}, {"type": "text", "text": words}][: 1 + told],
             "prompt_items": 1,
-            "fields": {"references": [words]},
+            "fields": {"references": [words] if told else []},
         }
         picture = np.full((8 + number % 5, 16, 3), shade * (number + 1) % 251, np.uint8)
         return accept(document_from(values), [encode_png(picture)], self._limits)

@@ -109,7 +109,7 @@ def test_taken_port(mmfs, repository: Path) -> None:
         ([], BAD_USAGE, "the prompt is empty"),
         (["--text", "{image} and {image}", "--image", "params.yaml"], BAD_USAGE, "asks for 2 pictures, 1 were given"),
         (["--image", "absent.png"], NOT_FOUND, "no such picture: absent.png"),
-        (["--image", "params.yaml"], BAD_DATA, "params.yaml cannot be used: not a PNG or JPEG picture"),
+        (["--image", "params.yaml"], BAD_DATA, "params.yaml cannot be used: not a PNG, JPEG, GIF or WEBP picture"),
         (["--text", "a story :", "--out", "story.pdf"], BAD_USAGE, "cannot write story.pdf"),
     ],
 )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_mmfs
 from mlflow.tracking import MlflowClient
 
 from components.data.index import Index
 from components.data_versions import open_version
 from components.params import load
-from components.trace import TAKEDOWN_TAG
+from components.settings import Settings
+from components.trace import TAKEDOWN_TAG, trace
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -48,14 +51,14 @@ def test_a_takedown_is_recorded_and_flags_what_saw_the_document(
     root = tmp_path / "a repository"
     shutil.copytree(trained_line.root, root, symlinks=True)
     every = [str(row.id) for row in Index(open_version(root, "latest").folder).rows("train", "question")]
-    document = next(one for one in every if trained_line.mmfs("trace", one, "--json")["models"])
-    done = run_mmfs(root, child_environment, "takedown", document, "--reason", "asked for", "--json")
-    assert done.returncode == 0, done.stderr
-    models = json.loads(done.stdout)["models"]
+    document = next(one for one in every if trace(Settings(root=root), one).models)
+    copy = replace(trained_line, root=root)
+    models = copy.mmfs("takedown", document, "--reason", "asked for", "--json")["models"]
     assert models and json.loads((root / "takedowns.jsonl").read_text())["models"] == models
     client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
     for address in models:
         _, name, version = address.split("/")
         assert json.loads(client.get_model_version(name, version).tags[TAKEDOWN_TAG]) == [document]
-    again = run_mmfs(root, child_environment, "takedown", document, "--reason", "asked for")
+    command = [sys.executable, "-m", "flows.cli", "takedown", document, "--reason", "asked for"]
+    again = subprocess.run(command, cwd=root, env=trained_line.environment, capture_output=True, text=True, check=False)
     assert again.returncode != 0 and "taken down already" in again.stderr

@@ -134,7 +134,8 @@ class CorpusCaptioner:
         for one, reply in zip(batch, replies, strict=True):
             score = next(scores, None) if reply.text is not None else None
             name = one.document.id
-            yield Line(id=name, text=reply.text, problem=reply.problem, alignment=score), Cost(name, round(reply.seconds, 6), reply.usd)
+            cost = Cost(id=name, seconds=round(reply.seconds, 6), usd=reply.usd)
+            yield Line(id=name, text=reply.text, problem=reply.problem, alignment=score), cost
 
     def _manifest(self, units: Iterable[Unit]) -> dict[str, Any]:
         """What the captions are and come from; no time and no cost is in it."""

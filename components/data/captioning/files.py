@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,17 +38,17 @@ class Head(BaseModel):
 class Line(BaseModel):
     """The caption of a document, or why there is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     id: str
     text: str | None = None
     problem: str = ""
     alignment: float | None = None
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(BaseModel):
     """What the caption of a document took."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     id: str
     seconds: float
     usd: float | None = None
@@ -68,7 +67,7 @@ def shard_digest(folder: Path, files: Iterable[str]) -> str:
 def write(folder: Path, head: Head, lines: Iterable[Line], costs: Iterable[Cost]) -> None:
     """Write a shard's captions below `folder`, its costs first: the caption file stands for both being there."""
     name = unit_file(head.unit)
-    write_whole(folder / COSTS_FOLDER / name, "".join(json.dumps(asdict(cost)) + "\n" for cost in costs))
+    write_whole(folder / COSTS_FOLDER / name, "".join(cost.model_dump_json() + "\n" for cost in costs))
     rows = [head.model_dump_json(), *(line.model_dump_json() for line in lines)]
     write_whole(folder / CAPTIONS_FOLDER / name, "\n".join(rows) + "\n")
 
@@ -106,10 +105,10 @@ def read_costs(folder: Path, unit: str) -> dict[str, Cost]:
     """What a shard's captions took, by document; nothing where the file is missing, for costs may be left out of a corpus."""
     path = folder / COSTS_FOLDER / unit_file(unit)
     try:
-        costs = [Cost(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        costs = [Cost.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError):
+    except (UnicodeDecodeError, ValidationError):
         raise _broken(path) from None
     return {cost.id: cost for cost in costs}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from components.data.documents import Document, Facts, ImageItem, TextItem
 
+WAITING = "it waits for a caption; run `mmfs data caption`, then read the corpus by format `captioned`"
+
 
 def waits(document: Document, replace: bool) -> bool:
     """Whether it is to be captioned: no text and `fields.references == []`, as sources without captions give it.

@@ -48,6 +48,7 @@ class Card:
     origins: tuple[tuple[str, Share], ...]
     funnel: tuple[dict[str, Any], ...]
     quarantined: int
+    missing: int
     reasons: tuple[tuple[str, int], ...]
     samples: tuple[Sample, ...]
 
@@ -66,7 +67,7 @@ def make_card(index: Index, reader: DocumentReader, title: str, samples_per_grou
     provenance = Provenance()
     if (path := index.folder / PROVENANCE_FILE).is_file():
         provenance = Provenance.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    reasons = _reasons(index.folder / QUARANTINE_FILE)
+    reasons, missing = _reasons(index.folder / QUARANTINE_FILE)
     return Card(
         title=title,
         version=index.sha256,
@@ -76,6 +77,7 @@ def make_card(index: Index, reader: DocumentReader, title: str, samples_per_grou
         origins=_by_origin(provenance),
         funnel=_funnel(index.folder / FUNNEL_FILE),
         quarantined=reasons.total(),
+        missing=missing,
         reasons=tuple(reasons.most_common(_REASONS)),
         samples=tuple(samples),
     )
@@ -115,14 +117,19 @@ def _funnel(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.is_file() else ()
 
 
-def _reasons(path: Path) -> Counter[str]:
-    """How often each reason was given, without what is particular to one document: numbers and quoted names."""
+def _reasons(path: Path) -> tuple[Counter[str], int]:
+    """How often each reason was given, without what is particular to one document: numbers and quoted names; and how much is missing,
+    for which no document is to blame."""
     counts: Counter[str] = Counter()
+    missing = 0
     if path.is_file():
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                counts[_general(str(json.loads(line)["reason"]))] += 1
-    return counts
+            for line in map(json.loads, lines):
+                if line.get("missing"):
+                    missing += 1
+                else:
+                    counts[_general(str(line["reason"]))] += 1
+    return counts, missing
 
 
 def _general(reason: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from components.data.tokenizer import Tokenizer, fit
 from components.params import DataParams
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import link_tree
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Assembly:
     def run(self, tokenizer: Path | None) -> Assembled:
         """All of it; with the tokenizer.json that is given, or one fitted on the training texts. Raises CorpusError and StageError."""
         parts = self._parts()
+        notes = self._notes(parts)
         leaving = repeated(parts)
         rejected = list(self._rejected(parts, leaving))
         self._check(parts, leaving, [one for _, one in rejected])
@@ -83,7 +88,10 @@ class Assembly:
         funnel = compared.funnel
         for one in parts:
             funnel = Funnel.from_json(json.loads((one.folder / FUNNEL).read_text(encoding="utf-8"))) + funnel
-        return self._write(finished, rejected, dropped, funnel, tokenizer_json)
+        counts = Counts()
+        for corpus, note in notes:
+            counts.note(corpus, note)
+        return self._write(finished, rejected, dropped, funnel, tokenizer_json, counts)
 
     def _parts(self) -> list[Prepared]:
         folder = self._body / "parts"
@@ -121,6 +129,16 @@ class Assembly:
             for name, (corpus, unit) in self._units.items()
             if name not in self._given_up
         ]
+
+    def _notes(self, parts: Sequence[Prepared]) -> list[tuple[str, str]]:
+        """What each corpus says of its whole, by the records read; logged, so that it is seen before the end."""
+        read: Counter[str] = Counter()
+        for one in parts:
+            read[one.corpus] += one.part.records
+        notes = [(corpus.params.name, note) for corpus in self._corpora for note in corpus.notes(read[corpus.params.name])]
+        for _, note in notes:
+            _log.warning("%s", note)
+        return notes
 
     def _compare(self, parts: Sequence[Prepared], leaving: Removals) -> WholePass:
         """What the rules over whole corpora drop; it joins what leaves the parts."""
@@ -161,7 +179,9 @@ class Assembly:
                 yield corpus.params.name, Rejected(unit.name, reason)
         yield from leaving.rejected
 
-    def _check(self, parts: Sequence[Prepared], leaving: Removals, rejected: Sequence[Rejected]) -> None:
+    def _check(self, parts: Sequence[Prepared], leaving: Removals, refused: Sequence[Rejected]) -> None:
+        """Raises CorpusError above the rate, which what is missing is no part of, and where there is nothing to train on."""
+        rejected, missing = [one for one in refused if not one.missing], [one for one in refused if one.missing]
         kept = sum(one.part.documents for one in parts) - len(leaving.rejected)
         dropped = sum(one.part.dropped for one in parts)
         total = kept + dropped + len(rejected)
@@ -173,7 +193,10 @@ class Assembly:
                 f"({self._data.max_quarantine_rate:g}) allows: {reasons.line()}"
             )
         if not any(one.part.train_documents for one in parts):
-            raise CorpusError("the input has no usable document with split `train`")
+            reasons = Reasons()
+            reasons.add(missing)
+            told = f"; {len(missing)} documents or pictures are missing: {reasons.line()}" if missing else ""
+            raise CorpusError(f"the input has no usable document with split `train`{told}")
 
     def _fit(self, parts: Sequence[Prepared], leaving: Removals) -> str:
         found: dict[str, Any] = {}
@@ -200,6 +223,7 @@ class Assembly:
         dropped: Sequence[tuple[str, dict[str, Any]]],
         funnel: Funnel,
         tokenizer_json: str,
+        counts: Counts,
     ) -> Assembled:
         shards_folder, index_folder = self._body / "shards", self._body / "index"
         for folder in (shards_folder, index_folder):
@@ -209,7 +233,7 @@ class Assembly:
         for one in finished:
             for shard in one.shards:
                 link_tree(one.shards_folder / shard.name, shards_folder / shard.name)
-        counts, provenance = Counts(), Provenance()
+        provenance = Provenance()
         digest = write_index(index_folder, counts.counting(_rows(finished, provenance)), shards, tokenizer_json)
         for corpus, one_rejected in rejected:
             counts.quarantine(corpus, one_rejected)

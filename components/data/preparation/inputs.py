@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,17 @@ from components.data.documents import SPLITS, Split
 from components.data.pictures import encode_png
 from components.data.sources.digits import Composer, load_scans
 from components.data.sources.formats import open_with, reader_of
-from components.data.sources.source import Accepted, Limits, Rejected, Source, Unit
+from components.data.sources.source import Accepted, Limits, Noted, Rejected, Source, Unit
 from components.params import COMPOSED_KINDS, CorpusParams, DataParams
 
 BUILT_IN = "digits"
 POOL_DOCUMENTS = 5000
 """Composed documents from which on starting worker processes is quicker than not."""
+
+
+def nothing_noted(read: int) -> Sequence[str]:
+    """The notes of a corpus that knows nothing of its whole."""
+    return ()
 
 
 class Reading(Protocol):
@@ -89,12 +94,14 @@ class ComposedDocuments:
 
 @dataclass(frozen=True)
 class Corpus:
-    """One corpus and its input shards. `trusted`: it is made by this program, and a failure in it is a bug, not bad data."""
+    """One corpus and its input shards. `notes` are those of `Noted`; `trusted`: it is made by this program, and a failure in it is a bug,
+    not bad data."""
 
     params: CorpusParams
     folder: Path
     reading: Reading
     units: Sequence[Unit]
+    notes: Callable[[int], Sequence[str]] = nothing_noted
     trusted: bool = False
 
     def tag(self, unit: Unit) -> str:
@@ -111,7 +118,8 @@ def corpora(data: DataParams, seed: int, folder: Path) -> list[Corpus]:
     found = []
     for params in data.corpora or (CorpusParams(name="folder", format="documents"),):
         reading = Published(reader_of(params), params, folder / params.name, limits(data))
-        found.append(Corpus(params, reading.folder, reading, reading.open().units()))
+        opened = reading.open()
+        found.append(Corpus(params, reading.folder, reading, opened.units(), opened.notes if isinstance(opened, Noted) else nothing_noted))
     return found
 
 

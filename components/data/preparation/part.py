@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from components.data.captioning.waiting import WAITING, waits
 from components.data.card.provenance import STATED_FACTS
 from components.data.documents import CorpusError, Document, ImageItem
 from components.data.filters.chain import Filters
@@ -97,6 +98,11 @@ class Part:
     found: bool
 
     @property
+    def records(self) -> int:
+        """What was read: documents, and what became none."""
+        return self.documents + self.dropped + self.rejected
+
+    @property
     def bytes(self) -> int:
         """Size of its shards."""
         return sum(shard.size for shard in self.shards)
@@ -166,6 +172,8 @@ def _write(task: PartTask, staging: Path, folder: Path, tell: Tell) -> Part:
             tell(number, written)
             if isinstance(sample, Accepted) and sample.document.id in seen:
                 sample = Rejected(task.unit.name, f"id {sample.document.id} was used before")
+            elif isinstance(sample, Accepted) and waits(sample.document, replace=False):
+                sample = Rejected(f"{task.unit.name}:{sample.document.id}", WAITING)
             if isinstance(sample, Rejected):
                 counts["rejected"] += 1
                 _line(rejected, asdict(sample))

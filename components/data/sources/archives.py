@@ -63,39 +63,20 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]  # made to be overridden, see tarfile.py
 
 
-def zip_members(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, bytes] | Rejected]:
-    """(member, bytes) of each file in a zip in order; a rejection for encrypted, bomb-like, oversized, outward and unreadable ones."""
-    for opened in _zip_files(path, name, max_bytes):
-        if isinstance(opened, Rejected):
-            yield opened
-            continue
-        member, file = opened
-        try:
-            data = file.read()
-            if len(data) != member.file_size:
-                raise zipfile.BadZipFile("its size is not what the directory states")
-        except UNREADABLE as error:
-            yield Rejected(f"{name}:{member.filename}", f"unreadable: {error}")
-            continue
-        yield member.filename, data
-
-
 def zip_streams(path: Path, name: str, max_bytes: int) -> Iterator[tuple[str, IO[bytes]] | Rejected]:
-    """`zip_members` with an open file instead of its bytes, to be read before the next is taken; reading may raise one of UNREADABLE."""
-    for opened in _zip_files(path, name, max_bytes):
-        yield opened if isinstance(opened, Rejected) else (opened[0].filename, opened[1])
+    """(member, open file) of each file in a zip in order, to be read before the next is taken; reading may raise one of UNREADABLE.
 
-
-def _zip_files(path: Path, name: str, max_bytes: int) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes]] | Rejected]:
+    A rejection for encrypted, bomb-like, oversized, outward and unreadable ones.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+            if not members:
+                yield Rejected(name, "there is no file in it")
             if len(members) > MAX_MEMBERS:
                 yield Rejected(name, f"more than {MAX_MEMBERS} members; none is read")
                 return
             for member in members:
-                if member.is_dir():
-                    continue
                 where = f"{name}:{member.filename}"
                 if problem := _unsafe(member.filename) or _large(member.file_size, max_bytes) or _bomb(member):
                     yield Rejected(where, problem)
@@ -106,7 +87,7 @@ def _zip_files(path: Path, name: str, max_bytes: int) -> Iterator[tuple[zipfile.
                     yield Rejected(where, f"unreadable: {error}")
                     continue
                 with file:
-                    yield member, file
+                    yield member.filename, file
     except UNREADABLE as error:
         yield Rejected(name, f"unreadable as a zip: {error}")
 
@@ -120,6 +101,8 @@ def _bomb(member: zipfile.ZipInfo) -> str | None:
 
 
 def _unsafe(member: str) -> str | None:
+    if not member:
+        return "a member without a name"
     outward = member.startswith("/") or "\\" in member or "\0" in member or ".." in member.split("/")
     return "its path leads out of the archive" if outward else None
 

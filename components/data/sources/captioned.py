@@ -22,7 +22,7 @@ from components.data.captioning.files import (
 )
 from components.data.captioning.waiting import completed, waits
 from components.data.documents import CorpusError, DocumentError, Facts
-from components.data.sources.source import Accepted, Limits, Rejected, Unit
+from components.data.sources.source import Accepted, Limits, Noted, Rejected, Unit
 from components.params import CorpusParams, Frozen
 
 _HINT = "run `mmfs data caption`"
@@ -78,6 +78,10 @@ class CaptionedSource:
                     yield self._complete(one, captions[0], captions[1].get(one.document.id), costs.get(one.document.id))
                 except DocumentError as error:
                     yield Rejected(where, str(error))
+
+    def notes(self, read: int) -> Sequence[str]:
+        """Those of the corpus itself."""
+        return self._source.notes(read) if isinstance(self._source, Noted) else ()
 
     def _complete(self, waiting: Accepted, head: Head, line: Line | None, cost: Cost | None) -> Accepted:
         if line is None or line.text is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.data.documents import DocumentError
-from components.data.sources.json_arrays import Element, JsonError, json_arrays
+from components.data.sources.json_elements import json_lists
 from components.data.sources.source import Rejected
 from components.data.sources.values import kind_of, list_of, number_of, text_of
 
@@ -98,65 +98,68 @@ class _Columns:
     boxes: array[float] = field(default_factory=lambda: array("f"))
     crowd: array[int] = field(default_factory=lambda: array("b"))
     names: dict[int, str] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
     problems: list[Rejected] = field(default_factory=list)
 
-    def add(self, element: Element) -> None:
-        """Raises DocumentError for what cannot be used."""
-        value: Any = element.value
-        if element.array not in ("images", "annotations", "categories"):
-            return
+    def add(self, array: str, value: Any) -> None:
+        """An element of the list `array`. Raises DocumentError for what cannot be used."""
         if not isinstance(value, dict):
             raise DocumentError(f"an object is expected, not {kind_of(value)}")
-        if element.array == "categories":
+        if array == "categories":
             self.names[_whole(value, "id")] = text_of(value, "name")
-        elif element.array == "images":
-            size = [_whole(value, side) for side in ("width", "height")]
-            if not all(0 < side < 2**31 for side in size):
-                raise DocumentError(f"width and height are {size}")
-            if len(self.files) >= MAX_IMAGES:
-                raise JsonError(f"more than {MAX_IMAGES} images")
-            image, file = _whole(value, "id"), text_of(value, "file_name")
-            self.ids.append(image)
-            self.files.append(file)
-            self.sizes.extend(size)
+        elif array == "images":
+            self._add_image(value)
         else:
-            box = [number_of(number, "bbox") for number in list_of(value, "bbox")]
-            if len(box) != 4 or box[2] <= 0 or box[3] <= 0 or max(map(abs, box)) > 1e9:
-                raise DocumentError(f"bbox {str(box)[:100]} must be [x, y, width, height] with positive sides")
-            if len(self.image) >= MAX_BOXES:
-                raise JsonError(f"more than {MAX_BOXES} annotations")
-            image, category = _whole(value, "image_id"), _whole(value, "category_id")
-            self.image.append(image)
-            self.category.append(category)
-            self.boxes.extend(box)
-            self.crowd.append(value.get("iscrowd") == 1)
+            self._add_box(value)
+
+    def _add_image(self, value: dict[str, Any]) -> None:
+        image = _whole(value, "id")
+        if image in self.seen:
+            raise DocumentError(f"id {image} was used before")
+        if len(self.files) >= MAX_IMAGES:
+            raise DocumentError(f"more than {MAX_IMAGES} images")
+        self.seen.add(image)
+        size = [_whole(value, side) for side in ("width", "height")]
+        if not all(0 < side < 2**31 for side in size):
+            raise DocumentError(f"width and height are {size}")
+        file = text_of(value, "file_name")
+        self.ids.append(image)
+        self.files.append(file)
+        self.sizes.extend(size)
+
+    def _add_box(self, value: dict[str, Any]) -> None:
+        box = [number_of(number, "bbox") for number in list_of(value, "bbox")]
+        if len(box) != 4 or box[2] <= 0 or box[3] <= 0 or max(map(abs, box)) > 1e9:
+            raise DocumentError(f"bbox {str(box)[:100]} must be [x, y, width, height] with positive sides")
+        if len(self.image) >= MAX_BOXES:
+            raise DocumentError(f"more than {MAX_BOXES} annotations")
+        image, category = _whole(value, "image_id"), _whole(value, "category_id")
+        self.image.append(image)
+        self.category.append(category)
+        self.boxes.extend(box)
+        self.crowd.append(value.get("iscrowd") == 1)
 
 
 @lru_cache(maxsize=1)
 def _read(path: Path, name: str, _size: int, _changed: int) -> BoxTable:
     columns, unlisted = _Columns(name), 0
-    seen: set[int] = set()
     with path.open("rb") as file:
-        try:
-            for element in json_arrays(file):
+        for array, element in json_lists(file, name, "images", "annotations", "categories"):
+            if isinstance(element, Rejected):
+                problem = element
+            else:
                 try:
-                    if element.array == "images" and isinstance(element.value, dict):
-                        image = _whole(element.value, "id")
-                        if image in seen:
-                            raise DocumentError(f"id {image} was used before")
-                        seen.add(image)
-                    columns.add(element)
+                    columns.add(array, element.value)
+                    continue
                 except DocumentError as error:
-                    if len(columns.problems) < _LISTED_PROBLEMS:
-                        columns.problems.append(Rejected(f"{name}:{element.array}[{element.number}]", str(error)))
-                    else:
-                        unlisted += 1
-        except (JsonError, OSError) as error:
-            columns.problems.append(
-                Rejected(name, f"nothing is read behind image {len(columns.files)} and box {len(columns.image)}: {error}")
-            )
+                    problem = Rejected(element.where, str(error))
+            if not array or len(columns.problems) < _LISTED_PROBLEMS:
+                columns.problems.append(problem)
+            else:
+                unlisted += 1
     if unlisted:
         columns.problems.append(Rejected(name, f"{unlisted} more entries cannot be used"))
+    columns.seen.clear()
     return BoxTable(columns)
 
 

@@ -77,9 +77,10 @@ def json_records(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]
 def json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
     """(`NAME:LINE`, object) of each line that holds a JSON object, a rejection for each other; blank lines are nothing.
 
-    Where the file cannot be read on, as a zip whose bytes are broken, one rejection stands for the rest.
+    A file of nothing else is a rejection: a copy that failed looks like that. Where the file cannot be read on, as a zip whose bytes are
+    broken, one rejection stands for the rest.
     """
-    lines, number = _lines(file), 0
+    lines, number, blank = _lines(file), 0, True
     while True:
         number += 1
         where = f"{name}:{number}"
@@ -89,9 +90,12 @@ def json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]
             yield Rejected(where, f"unreadable from here: {error}")
             return
         if not line:
+            if blank:
+                yield Rejected(name, "there is no record in it")
             return
         if not line.strip():
             continue
+        blank = False
         try:
             yield where, parse_object(line)
         except DocumentError as error:

@@ -1,7 +1,8 @@
 """JSON files of any size, one element at a time: a list or an object is walked without holding more than an element of it.
 
 Published annotations are single JSON documents of up to a gigabyte on one line. What is broken inside of an element ends the reading,
-because nothing says where the next one begins; what can be told apart (text that is no UTF-8, NaN) costs that element only.
+because nothing says where the next one begins; what can be told apart (text that is no UTF-8, NaN, a key that stands twice) costs that
+element only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from components.data.documents import MAX_LINE_BYTES
+from components.data.documents import MAX_LINE_BYTES, repeated_key
 from components.data.sources.source import Rejected
 
 _CHUNK = 1 << 20
@@ -43,10 +44,40 @@ def json_elements(file: BinaryIO, name: str, *path: str) -> Iterator[Element | R
         yield from _below(text, name, ":", path)
         if not path and text.next_sign():
             yield Rejected(name, "there is more text after the end of its JSON")
-    except _BrokenError as error:
-        yield Rejected(f"{name}{text.place}", f"{error}; the rest of the file is not read")
-    except OSError as error:
-        yield Rejected(f"{name}{text.place}", f"unreadable from here: {error.strerror}")
+    except (_BrokenError, OSError) as error:
+        yield _ended(text, name, error)
+
+
+def json_lists(file: BinaryIO, name: str, *lists: str) -> Iterator[tuple[str, Element | Rejected]]:
+    """The elements of these lists of an object, each with its list's name, in the order of the file, which is read once.
+
+    Rejections as of `json_elements`, also for a list that is none or not there; that for where the file ends early has an empty name.
+    """
+    text = _Text(file)
+    missing = dict.fromkeys(lists)
+    try:
+        if (sign := text.next_sign()) != "{":
+            raise _BrokenError(_unexpected("an object", sign))
+        for key in map(str, text.members()):
+            text.place = f":{_plain(key)}"
+            if key not in lists:
+                text.skip()
+                continue
+            missing.pop(key, None)
+            if text.next_sign() != "[":
+                yield key, Rejected(f"{name}{text.place}", f"a list is expected, found {text.next_sign()!r}")
+                text.place = ""
+                text.skip()
+                continue
+            for one in _elements(text, name, f":{key}"):
+                yield key, one
+        if text.next_sign():
+            yield "", Rejected(name, "there is more text after the end of its JSON")
+    except (_BrokenError, OSError) as error:
+        yield "", _ended(text, name, error)
+        return
+    for key in missing:
+        yield key, Rejected(name, f"it has no {key!r}")
 
 
 def _below(text: _Text, name: str, at: str, path: tuple[str, ...]) -> Iterator[Element | Rejected]:
@@ -69,6 +100,7 @@ def _elements(text: _Text, name: str, at: str) -> Iterator[Element | Rejected]:
         value, problem = text.value()
         where = f"{name}{text.place}"
         yield Element(where, key, value) if problem is None else Rejected(where, problem)
+        text.place = at.rstrip(":")
 
 
 class _Text:
@@ -78,8 +110,8 @@ class _Text:
         self.place = ""
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text, self._at, self._ended = "", 0, False
-        self._constant: str | None = None
-        self._json = json.JSONDecoder(parse_constant=self._note_constant)
+        self._problem: str | None = None
+        self._json = json.JSONDecoder(parse_constant=self._note_constant, object_pairs_hook=self._object)
 
     def next_sign(self) -> str:
         """The sign after white space, not taken; nothing at the end."""
@@ -130,7 +162,7 @@ class _Text:
         if not self.next_sign():
             raise _BrokenError("the file ends in the middle")
         while True:
-            self._constant = None
+            self._problem = None
             try:
                 value, end = self._json.raw_decode(self._text, self._at)
             except RecursionError:
@@ -146,7 +178,7 @@ class _Text:
                 if len(self._text) - self._at > MAX_LINE_BYTES:
                     raise _BrokenError(f"a value of more than {MAX_LINE_BYTES} characters")
             self._more()
-        problem = None if self._constant is None else f"{self._constant} is not allowed"
+        problem = self._problem
         if not _is_utf8(self._text[self._at : end]):
             problem = "not UTF-8"
         if end - self._at > MAX_LINE_BYTES:
@@ -179,7 +211,18 @@ class _Text:
         return f"not JSON: {error.msg}{hint}"
 
     def _note_constant(self, name: str) -> None:
-        self._constant = name
+        self._problem = f"{name} is not allowed"
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            self._problem = repeated_key(pairs)
+        return values
+
+
+def _ended(text: _Text, name: str, error: _BrokenError | OSError) -> Rejected:
+    reason = f"unreadable from here: {error.strerror}" if isinstance(error, OSError) else f"{error}; the rest of the file is not read"
+    return Rejected(f"{name}{text.place}", reason)
 
 
 def _is_utf8(text: str) -> bool:

@@ -15,8 +15,8 @@ from components.data.documents import MAX_LINE_BYTES, DocumentError
 from components.data.sources.files import path_inside
 from components.data.sources.source import Rejected
 
-MAX_COLUMN_BYTES = 1 << 30
-"""A column of a row group beyond this is refused: what is published has some hundred rows to a group."""
+MAX_GROUP_BYTES = 1 << 32
+"""A row group that states more than this, unfolded, is refused: what is published has some hundred rows to a group."""
 _ROWS = 64
 _BATCH_BYTES = 1 << 26
 _BUFFER_BYTES = 1 << 20
@@ -38,7 +38,8 @@ def parquet_records(
 def parquet_rows(path: Path, name: str, wanted: Sequence[str], required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
     """(`NAME:ROW`, wanted columns that the file has) of each row, from 1; a rejection for one that is no Unicode or over MAX_LINE_BYTES.
 
-    Where the file lacks a required column or breaks off, one rejection says how many rows are lost with it.
+    Where the file lacks a required column, breaks off or has fewer rows than it states, one rejection says how many are lost; one stands
+    for a file of no rows as well.
     """
     number, total = 0, 0
     try:
@@ -56,6 +57,8 @@ def parquet_rows(path: Path, name: str, wanted: Sequence[str], required: Sequenc
                         number += 1
                         where = f"{name}:{number}"
                         yield Rejected(where, values) if isinstance(values, str) else (where, values)
+        if number < total or not total:
+            yield Rejected(name, f"{total - number} of the {total} rows that it states are not in it" if total else "there is no row in it")
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         yield Rejected(f"{name}:{number + 1}", f"unreadable as parquet from here, {max(0, total - number)} rows are lost: {reason}")
@@ -76,11 +79,9 @@ def _problem(file: pq.ParquetFile, required: Sequence[str]) -> str | None:
         return "two columns have the same name"
     metadata = file.metadata
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for column in range(row_group.num_columns):
-            chunk = row_group.column(column)
-            if (size := chunk.total_uncompressed_size) > MAX_COLUMN_BYTES:
-                return f"column {chunk.path_in_schema} has {size} bytes in row group {group}, over {MAX_COLUMN_BYTES}"
+        # Not asked column by column: what is damaged there ends the whole process (pyarrow 25: an exception of C++ that nothing catches).
+        if (size := metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
+            return f"row group {group} has {size} bytes, over {MAX_GROUP_BYTES}"
     return None
 
 
