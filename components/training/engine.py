@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from torch import nn
 
 from components.params import TrainParams
-from components.training.callbacks import PlainGradients
+from components.training.gradients import PlainGradients
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ from torch.utils.data import DataLoader, IterableDataset
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.callbacks import ENGINE, Checkpointing, CursorOf, StepLog, StopSignal
 from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
+from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
 from components.training.engine import build_engine
 from components.training.job import Job
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
+from components.training.step_log import StepLog
+from components.training.stop_signal import StopSignal
 
 BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
 """(step, rank, ranks, number of the micro-batch) → the network's arguments for these rows, and what is to learn in them."""
