@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,34 @@ class CheckpointFolder:
         self._retain()
         return final
 
-    def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that verifies, and why newer ones were passed over."""
+    def latest(
+        self, at_most: int | None = None, refuse: Callable[[Checkpoint], str | None] = lambda checkpoint: None
+    ) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that verifies and is not refused, and why newer ones were passed over."""
         skipped: list[str] = []
         for path in reversed(self._committed()):
+            if at_most is not None and int(path.name.removeprefix("step-")) > at_most:
+                continue
             try:
-                return verify(path), skipped
+                checkpoint = verify(path)
             except CheckpointError as error:
                 skipped.append(str(error))
+                continue
+            if (reason := refuse(checkpoint)) is None:
+                return checkpoint, skipped
+            skipped.append(f"{path}: {reason}")
         return None, skipped
+
+    def steps(self) -> list[int]:
+        """Steps of what bears the name of a checkpoint, rising; whether it is whole is not looked at."""
+        return [int(path.name.removeprefix("step-")) for path in self._committed()]
+
+    def withdraw_after(self, step: int, reason: str) -> list[int]:
+        """Remove the checkpoints after a step, which a training that goes on from there does not lead to; those steps."""
+        gone = [path for path in self._committed() if int(path.name.removeprefix("step-")) > step]
+        for path in gone:
+            shutil.rmtree(path)
+        return [int(path.name.removeprefix("step-")) for path in gone]
 
     def _committed(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.suffix != ".partial")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -13,7 +13,6 @@ from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
 from components.training.checkpoint import CURSOR_FILE, DATA, CheckpointFolder
 from components.training.lit_module import TrainingModule
-from components.training.meter import Meter
 from components.training.random_state import load_random_state, save_random_state
 from components.training.stop_signal import StopSignal
 
@@ -23,16 +22,33 @@ CursorOf = Callable[[int], dict[str, Any]]
 """Where the data stand before a step, as JSON values."""
 
 
+class Kept(Protocol):
+    """Something whose state a checkpoint keeps, as JSON values."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Checkpointing(Callback):
     """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep."""
 
     def __init__(
-        self, folder: CheckpointFolder, train: TrainParams, meter: Meter, stop: StopSignal, resume: Path | None, cursor_of: CursorOf
+        self,
+        folder: CheckpointFolder,
+        train: TrainParams,
+        kept: Mapping[str, Kept],
+        stop: StopSignal,
+        resume: Path | None,
+        cursor_of: CursorOf,
+        suspicious: Callable[[], bool],
     ) -> None:
+        """`suspicious`: the last steps may have to be taken back, so that no checkpoint is due after them."""
         self._folder = folder
         self._cursor_of = cursor_of
         self._train = train
-        self._meter = meter
+        self._kept = kept
+        self._suspicious = suspicious
         self._stop = stop
         self._resume = resume
         self._seen = 0
@@ -41,7 +57,9 @@ class Checkpointing(Callback):
         self._stop.listen()
         self._seen = trainer.global_step
         if self._resume is not None:
-            self._meter.load(json.loads((self._resume / CURSOR_FILE).read_text())["meter"])
+            states = json.loads((self._resume / CURSOR_FILE).read_text())
+            for name, one in self._kept.items():
+                one.load(states.get(name, {}))
             load_random_state(self._resume / f"random-{trainer.global_rank}.pt")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int) -> None:
@@ -50,7 +68,8 @@ class Checkpointing(Callback):
         if step == self._seen:
             return
         self._seen = step
-        if module.stopping or (step % self._train.checkpoint_every_steps == 0 and step < self._train.steps):
+        due = step % self._train.checkpoint_every_steps == 0 and step < self._train.steps
+        if module.stopping or (due and not self._suspicious()):
             self._save(trainer, step)
         if module.stopping:
             raise StageError(FailureClass.PREEMPTED, f"asked to stop; step {step} is saved", "run the same command to go on")
@@ -63,7 +82,8 @@ class Checkpointing(Callback):
         trainer.save_checkpoint(staging / ENGINE)
         save_random_state(staging / f"random-{trainer.global_rank}.pt")
         if trainer.is_global_zero:
-            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, "meter": self._meter.state(), DATA: self._cursor_of(step)}))
+            states = {name: one.state() for name, one in self._kept.items()}
+            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, **states, DATA: self._cursor_of(step)}))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._folder.commit(step, {"ranks": trainer.world_size, "zero_stage": self._train.zero_stage if trainer.world_size > 1 else 0})

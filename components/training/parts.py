@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from components.data.documents import CorpusError
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
-from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
+from components.training.resume import read_cursor
+from components.training.rollbacks import leave_out
 from model.ablations import at_input
 from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
 from model.config import ModelConfig, config_from_dict
@@ -92,13 +91,8 @@ def _started(job: Job) -> ModelConfig:
 
 
 def _cursor(job: Job) -> Cursor:
-    """Where the checkpoint that the job goes on from left the data."""
-    if job.resume is None:
-        return Cursor()
-    values = json.loads((job.resume / CURSOR_FILE).read_text(encoding="utf-8"))
-    if DATA not in values:
-        raise CorpusError(f"{job.resume}: this checkpoint does not say where its data stood; start the training again")
-    return Cursor.from_dict(values[DATA])
+    """Where the checkpoint that the job goes on from left the data, without the rows that were left out since."""
+    return leave_out(read_cursor(job.resume), job.rollbacks)
 
 
 def _names(network: MMInterleaved) -> Iterator[str]:
