@@ -13,17 +13,19 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
-from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
+from components.training.checkpointing import METER, Checkpointing, CursorOf
 from components.training.engine import build_engine
 from components.training.job import Job
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
+from components.training.origin import Origin
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
 
@@ -70,6 +72,9 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     """
     train, rank = job.train, int(os.environ["RANK"])
     freeze(network, train.freeze)
+    origin = Origin(job, network) if rank == 0 else None
+    if origin is not None and job.resume is not None:
+        origin.check(job.resume)
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     micro_batches = train.micro_batches(train.ranks)
@@ -85,7 +90,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
         callbacks=[
             *engine.callbacks,
             StepLog(job.points, train, meter, engine.gradient_norm),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, {METER: meter}, stop, job.resume, cursor_of, origin),
         ],
         logger=False,
         enable_checkpointing=False,

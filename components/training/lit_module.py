@@ -22,6 +22,7 @@ class TrainingModule(LightningModule):
 
     def __init__(self, network: nn.Module, objective: Objective, train: TrainParams, meter: Meter, stop_asked: Callable[[], bool]) -> None:
         super().__init__()
+        self.strict_loading = False  # frozen parameters are in no checkpoint; `tensors.check_stored` looks for the others
         self.network = network
         self.meter = meter
         self.stopping = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from components.checkpoints.manifest import CURSOR_FILE, DATA
 from components.data.documents import CorpusError
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
-from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
-from model.ablations import at_input
-from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
-from model.config import ModelConfig, config_from_dict
+from components.training.start import start_network, write_beside
+from model.build import build_on_meta, check_sampling
 from model.mm_interleaved import MMInterleaved
 from model.sequence import plan
+from model.weights import write_weights
 
 if TYPE_CHECKING:
     from components.training.fit import BatchOf, CursorOf, Save
@@ -42,7 +41,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
     """
-    network = load_model(job.initial, job.train.image_px).train() if job.initial else build_model(_started(job), job.seed)
+    network = start_network(job)
     check_sampling(network.config)
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
@@ -74,21 +73,15 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         images = int(layout.decode_weight.sum())
         return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
 
-    if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
+    if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
         targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:
-        save_model(trained, folder)
-        shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+        write_weights([trained.state_dict()], 1, folder)
+        write_beside(trained, job, folder)
 
     return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
-
-
-def _started(job: Job) -> ModelConfig:
-    """The configuration of a model that starts from the job's seed."""
-    config = config_from_dict(job.model or {}, "job.json")
-    return config if job.train.image_px is None else at_input(config, job.train.image_px)
 
 
 def _cursor(job: Job) -> Cursor:
@@ -99,6 +92,10 @@ def _cursor(job: Job) -> Cursor:
     if DATA not in values:
         raise CorpusError(f"{job.resume}: this checkpoint does not say where its data stood; start the training again")
     return Cursor.from_dict(values[DATA])
+
+
+def _is_frozen(job: Job, name: str) -> bool:
+    return any(pattern in name for pattern in job.train.freeze)
 
 
 def _names(network: MMInterleaved) -> Iterator[str]:

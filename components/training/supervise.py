@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import shard_places
 from components.launch.local import DeadRank, RankGroup, launch_ranks
 from components.launch.warm import start_warm
@@ -20,7 +21,6 @@ from components.run.main import StageContext
 from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
 METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.rank import leave, run_rank
+from model.weights import write_weights
 
 WIDTH = 8
 
@@ -99,7 +99,7 @@ def _kill(kill: str, step: int) -> None:
 
 
 def save(network: nn.Module, folder: Path) -> None:
-    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
+    write_weights([network.state_dict()], 1, folder)
 
 
 def standin(job: Job) -> tuple[nn.Module, object, object]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import ShardPlaces
 from components.launch.local import DeadRank, launch_ranks
 from components.launch.warm import start_warm
 from components.params import TrainParams
 from components.run.failures import StageError
 from components.tracking.spool import Point, read_points
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
 HERE = Path(__file__).parent
