@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.checkpoints.folder import CheckpointFolder
 from components.launch.local import DeadRank, RankGroup
 from components.run.events import EventWriter
 from components.run.failures import FailureClass, Restart, StageError, from_exit_code
@@ -17,7 +18,6 @@ from components.run.filetree import write_whole
 from components.tracking.spool import read_points
 from components.tracking.stage_run import StageRun
 from components.training.bad_steps import BadSteps
-from components.training.checkpoint import CheckpointFolder
 from components.training.forward import Forwarder
 from components.training.job import Job, forget_failures, read_failure, write_job
 from components.training.journal import Journal, read_journal

@@ -13,11 +13,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
-from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
+from components.training.checkpointing import METER, Checkpointing, CursorOf
 from components.training.engine import build_engine
 from components.training.guard import Guard
 from components.training.heartbeat import Heartbeat
@@ -27,6 +28,7 @@ from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
+from components.training.origin import Origin
 from components.training.rollbacks import GUARD
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
@@ -77,6 +79,9 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     pulse = Pulse(pulse_file(job.work, rank))
     pulse.beat(0, "set-up")
     freeze(network, train.freeze)
+    origin = Origin(job, network) if rank == 0 else None
+    if origin is not None and job.resume is not None:
+        origin.check(job.resume)
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     micro_batches = train.micro_batches(train.ranks)
@@ -84,7 +89,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     engine = build_engine(train, job.device)
     guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
     factor = lowered(train, job.rollbacks)
-    kept = {"meter": meter, GUARD: guard}
+    keepers = {METER: meter, GUARD: guard}
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,
@@ -98,7 +103,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
             Heartbeat(pulse),
             guard,
             StepLog(job.points, train, meter, engine.gradient_norm, factor),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, kept, stop, job.resume, cursor_of, lambda: guard.suspicious),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
         ],
         logger=False,
         enable_checkpointing=False,

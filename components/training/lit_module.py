@@ -29,6 +29,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         """`factor`: of the learning rate at an optimizer step (from 0). `hear` is told what each micro-batch contributes over all ranks."""
         super().__init__()
+        self.strict_loading = False  # frozen parameters are in no checkpoint; `tensors.check_stored` looks for the others
         self.network = network
         self.stopping = False
         self._factor = factor

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CURSOR_FILE, DATA, Checkpoint
 from components.data.cursor import Cursor
 from components.data.documents import CorpusError
-from components.training.checkpoint import CURSOR_FILE, DATA, Checkpoint, CheckpointFolder
 from components.training.rollbacks import Rollback, good_until, made_under
 
 

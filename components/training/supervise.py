@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import shard_places
 from components.launch.local import RankGroup, launch_ranks
 from components.launch.warm import start_warm
@@ -21,7 +22,6 @@ from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.attempts import Attempts, Limits
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job
 from components.training.resume import last_good
 from components.training.rollbacks import read_decisions

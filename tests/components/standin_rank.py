@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.data.cursor import Cursor
@@ -19,6 +18,7 @@ from components.training.objective import Targets
 from components.training.rank import leave, run_rank
 from components.training.resume import read_cursor
 from components.training.rollbacks import leave_out
+from model.weights import write_weights
 
 WIDTH = 8
 
@@ -136,7 +136,7 @@ def _hang(hang: str, step: int) -> None:
 
 
 def save(network: nn.Module, folder: Path) -> None:
-    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
+    write_weights([network.state_dict()], 1, folder)
 
 
 def standin(job: Job) -> tuple[nn.Module, object, object, object]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import ShardPlaces
 from components.launch.local import DeadRank, RankGroup, launch_ranks
 from components.launch.warm import start_warm
@@ -19,7 +20,6 @@ from components.run.failures import StageError
 from components.tracking.spool import Point, SpoolWriter, read_points
 from components.tracking.stage_run import StageRun
 from components.training.attempts import Attempts, Limits
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
 from components.training.journal import Entry, read_journal
 from components.training.resume import last_good
