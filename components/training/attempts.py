@@ -104,7 +104,7 @@ class Attempts:
         latest = decisions.rollbacks[-1]
         limit = good_until(decisions.rollbacks, decisions.settled)
         assert limit is not None
-        CheckpointFolder(job.checkpoints).withdraw_after(limit, f"rollback {number}")
+        CheckpointFolder(job.checkpoints).withdraw_after(limit)
         points = [point for point in read_points(job.points)[0] if point["step"] <= limit]
         write_whole(job.points, "".join(json.dumps(point) + "\n" for point in points))
         self._tracking.rewind(limit, f"rollback {number}")
