@@ -47,7 +47,9 @@ class Checkpointing(Callback):
         resume: Path | None,
         cursor_of: CursorOf,
         origin: Origin | None,
+        suspicious: Callable[[], bool],
     ) -> None:
+        """`suspicious`: the last steps may have to be taken back, so that no checkpoint is due after them."""
         self._folder = folder
         self._cursor_of = cursor_of
         self._train = train
@@ -55,6 +57,7 @@ class Checkpointing(Callback):
         self._stop = stop
         self._resume = resume
         self._origin = origin
+        self._suspicious = suspicious
         self._seen = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -72,7 +75,8 @@ class Checkpointing(Callback):
         if step == self._seen:
             return
         self._seen = step
-        if module.stopping or (step % self._train.checkpoint_every_steps == 0 and step < self._train.steps):
+        due = step % self._train.checkpoint_every_steps == 0 and step < self._train.steps
+        if module.stopping or (due and not self._suspicious()):
             self._save(trainer, step)
         if module.stopping:
             raise StageError(FailureClass.PREEMPTED, f"asked to stop; step {step} is saved", "run the same command to go on")
