@@ -13,12 +13,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
 from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
+from components.training.commits import checkpoint_folder
 from components.training.engine import build_engine
 from components.training.guard import Guard
 from components.training.heartbeat import Heartbeat
@@ -103,7 +103,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
             Heartbeat(pulse),
             guard,
             StepLog(job.points, train, meter, engine.gradient_norm, factor),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
         ],
         logger=False,
         enable_checkpointing=False,
