@@ -89,8 +89,7 @@ class Victim:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.work.mkdir(parents=True, exist_ok=True)
-        for left in self.work.glob("pid-*"):
-            left.unlink()
+        self._forget_ranks()
         mixture: dict[str, Any] = {
             "mixture": {"caption": 1},
             "learning_rate": 1e-2,
@@ -124,9 +123,15 @@ class Victim:
         }[point.kind]
         for pid in victims:
             os.kill(pid, signal.SIGTERM if point.kind == "SIGTERM" else signal.SIGKILL)  # raises where the point was missed
-        return (
-            [sum(file.is_file() for file in folder.rglob("*")) for folder in staging.glob("*.partial")] if point.kind == "power cut" else []
-        )
+        if point.kind in ("one rank", "all ranks"):
+            self._forget_ranks()
+        cut = staging.glob("*.partial") if point.kind == "power cut" else ()
+        return [sum(file.is_file() for file in folder.rglob("*")) for folder in cut]
+
+    def _forget_ranks(self) -> None:
+        """What the next point waits for is told by the ranks started after this one."""
+        for left in (*self.work.glob("pid-*"), *pulse_file(self.work, 0).parent.glob("rank-*")):
+            left.unlink()
 
     def _until(self, supervisor: subprocess.Popen[bytes], point: Point, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_S
