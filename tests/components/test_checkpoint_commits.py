@@ -172,6 +172,19 @@ def test_an_empty_machine_goes_on_from_the_second_place(tmp_path: Path) -> None:
         find_resume(CheckpointFolder(tmp_path / "third"), {"schedule": {**IDENTITIES["schedule"], "steps": 9}}, second=second)
 
 
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    folder, second = CheckpointFolder(tmp_path / "work"), SecondPlace(FolderPlace(tmp_path / "place"))
+    second.claim({"host": "here"})
+    for step in (2, 4, 6):
+        save(folder, second, step)
+    for number, path in enumerate(sorted(tmp_path.rglob("*"), reverse=True)):  # the later the step, the older
+        os.utime(path, (1e9 + number, 1e9 + number))
+    assert folder.steps() == [4, 6]
+    for work in (folder, CheckpointFolder(tmp_path / "new")):
+        found, _ = find_resume(work, IDENTITIES, second=SecondPlace(FolderPlace(tmp_path / "place")))
+        assert found is not None and found.step == 6
+
+
 def test_a_place_that_does_not_answer_ends_only_a_start_that_needs_it(tmp_path: Path) -> None:
     class Dead(FolderPlace):
         def names(self, prefix: str) -> list[str]:
