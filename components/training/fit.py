@@ -103,7 +103,11 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
             Heartbeat(pulse),
             guard,
             StepLog(job.points, train, meter, engine.gradient_norm, factor),
-            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            Checkpointing(
+                checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
+            ),
+                checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
+            ),
         ],
         logger=False,
         enable_checkpointing=False,
