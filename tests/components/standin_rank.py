@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from components.training.rollbacks import leave_out
 from model.weights import write_weights
 
 WIDTH = 8
+BUILT: list[Network] = []
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,23 @@ class Network(nn.Module):
             nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH)
         )
         self.decoder = nn.Linear(WIDTH, WIDTH)
+        self.before_explosion: str | None = None
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
-        hidden = self.norm(rows.values)
-        text = (self.text(hidden) - rows.values.flip(-1)).square().mean(-1).sum()
-        pictures = rows.values[:, 0]
+        if rows.explodes:
+            self.before_explosion = digest(self)
+        values = rows.values.to(self.norm.weight.dtype)
+        hidden = self.norm(values)
+        text = (self.text(hidden) - values.flip(-1)).square().mean(-1).sum()
+        pictures = values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
         return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
+
+
+def digest(network: nn.Module) -> str:
+    """Of what this rank has of the weights."""
+    parts = [getattr(parameter, "ds_tensor", parameter).detach().float().numpy().tobytes() for parameter in network.parameters()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -142,9 +154,15 @@ def save(network: nn.Module, folder: Path) -> None:
 def standin(job: Job) -> tuple[nn.Module, object, object, object]:
     torch.manual_seed(job.seed)
     data = Data(leave_out(read_cursor(job.resume), job.rollbacks))
-    return Network(), data.batch_of, save, data.cursor_of
+    BUILT.append(Network())
+    return BUILT[0], data.batch_of, save, data.cursor_of
 
 
 if __name__ == "__main__":
     (Path(sys.argv[1]) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
-    leave(run_rank(Path(sys.argv[1]), standin))
+    status = run_rank(Path(sys.argv[1]), standin)
+    for network in BUILT:
+        if network.before_explosion is not None:
+            same = digest(network) == network.before_explosion
+            (Path(sys.argv[1]) / f"weights-{os.environ['RANK']}").write_text("as they were" if same else "changed")
+    leave(status)
