@@ -22,6 +22,7 @@ from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
+from components.validation_params import ValidationParams
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -221,6 +222,7 @@ class TrainParams(Frozen):
     )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
+    validation: ValidationParams = ValidationParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
 

@@ -54,6 +54,11 @@ def read_points(path: Path, offset: int = 0) -> tuple[list[Point], int]:
     return _read(path, offset)
 
 
+def last_step(points: Sequence[Point], name: str) -> int:
+    """The last step that has a value of this name; 0 where none has."""
+    return max((point["step"] for point in points if name in point["metrics"]), default=0)
+
+
 class SpoolWriter:
     """The stage's side: `records.jsonl` and copies of files. One writer at a time; the stage's lease sees to that."""
 
