@@ -91,6 +91,11 @@ class SpoolWriter:
                     fresh.append(record)
             _append(self._records, fresh)
 
+    def add_event(self, point: Point) -> None:
+        """Spool a point as it is: several of a step are several events, and an equal one that was sent before is stored once."""
+        with self._lock:
+            _append(self._records, [{"op": "point", **point}])
+
     def add_summary(self, metrics: Mapping[str, float]) -> None:
         """Spool final values, each at the last step of its name, so that the tracker shows them as the latest."""
         for name, value in metrics.items():

@@ -21,6 +21,7 @@ from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.checkpoint import CheckpointFolder
+from components.training.forward import Forwarder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
 METRICS_FILE, LOSSES_FILE, VALIDATION_FILE = "metrics.json", "losses.csv", "validation.csv"
@@ -130,15 +131,14 @@ def _run_ranks(job: Job, context: StageContext) -> None:
 
 
 def _follow(ranks: RankGroup, job: Job, context: StageContext) -> None:
-    """Forward metric points until the ranks end. Raises StageError when one fails."""
-    offset, ended, dead = 0, False, None
+    """Forward what the ranks write until they end. Raises StageError when one fails."""
+    forwarder = Forwarder(job.points, job.journal, job.train.steps, context.tracking, context.events)
+    ended, dead = False, None
     while not ended:
         time.sleep(_POLL_S)
         ended, dead = ranks.poll()
-        points, offset = read_points(job.points, offset)
-        if points:
-            context.tracking.log_metrics(points)
-            context.events.progress(points[-1]["step"], job.train.steps, "steps", points[-1]["metrics"])
+        forwarder.forward()
+    forwarder.close()
     if dead is not None:
         raise failure_of(dead, job.work)
 
