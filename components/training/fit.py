@@ -19,6 +19,7 @@ from components.run.filetree import whole_folder
 from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
 from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
 from components.training.engine import build_engine
+from components.training.group_norms import GroupNorms
 from components.training.job import Job
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
@@ -26,6 +27,8 @@ from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
+from components.training.stopwatch import stopwatch
+from components.training.telemetry import Lap, Telemetry
 from components.training.validating import Validation
 from components.training.validation import HeldOut
 
@@ -75,7 +78,9 @@ def fit(
     train, rank = job.train, int(os.environ["RANK"])
     freeze(network, train.freeze)
     torch.manual_seed(job.seed * train.ranks + rank)
-    stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
+    stop, watch = StopSignal(), stopwatch(job.device)
+    meter = Meter(job.text_loss_weight, job.image_loss_weight, watch, train.names)
+    telemetry = Telemetry(train, job.device, watch)
     micro_batches = train.micro_batches(train.ranks)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
     engine = build_engine(train, job.device)
@@ -87,10 +92,14 @@ def fit(
         max_steps=train.steps,
         accumulate_grad_batches=micro_batches,
         callbacks=[
+            telemetry,
+            GroupNorms(job),
             *engine.callbacks,
-            StepLog(job.points, train, meter, engine.gradient_norm),
-            *([Validation(job, held_out, sum_over_ranks)] if held_out else []),
+            StepLog(job.points, train, meter, engine.gradient_norm, telemetry.figures),
+            Lap(watch, "log"),
+            *([Validation(job, held_out, sum_over_ranks), Lap(watch, "validation")] if held_out else []),
             Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
+            Lap(watch, "checkpoint"),
         ],
         logger=False,
         enable_checkpointing=False,

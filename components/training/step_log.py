@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,25 @@ from components.training.lit_module import check_gradient_norm
 from components.training.meter import Meter
 from components.training.optimizer import schedule
 
+Figures = Callable[[Mapping[str, float]], dict[str, float]]
+"""More to log, from what is logged."""
+GRADIENT_NORM = "grad_norm"
+
 
 class StepLog(Callback):
     """Checks every step's gradient norm and, on rank 0, appends a metric point each `log_every_steps` to the points file.
 
+    The point has the gradient norms of all steps since the one before.
+
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
 
-    def __init__(self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float]) -> None:
+    def __init__(self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float], figures: Figures) -> None:
         self._path = path
         self._train = train
         self._meter = meter
         self._gradient_norm = gradient_norm
+        self._figures = figures
         self._factor = schedule(train)
         self._seen = 0
         self._logged = 0
@@ -46,9 +53,11 @@ class StepLog(Callback):
         norm = self._gradient_norm()
         if self._train.precision != "16-mixed":  # whose loss scaler leaves steps out by design
             check_gradient_norm(norm, step)
+        self._meter.note(norm)
         if step % self._train.log_every_steps and step != self._train.steps:
             return
+        each = {GRADIENT_NORM: self._meter.norms}
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
-            values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": norm}
-            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])
+            values |= {"lr": self._train.learning_rate * self._factor(step - 1), GRADIENT_NORM: norm, **self._figures(values)}
+            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values, "each_step": each}])
