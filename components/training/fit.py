@@ -95,7 +95,7 @@ def fit(
             telemetry,
             GroupNorms(job),
             *engine.callbacks,
-            StepLog(job.points, train, meter, engine.gradient_norm, telemetry.figures),
+            StepLog(job, meter, engine.gradient_norm, telemetry.figures),
             Lap(watch, "log"),
             *([Validation(job, held_out, sum_over_ranks), Lap(watch, "validation")] if held_out else []),
             Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
