@@ -18,7 +18,7 @@ from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.checkpointing import METER, Checkpointing, CursorOf
+from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
 from components.training.engine import build_engine
 from components.training.group_norms import GroupNorms
 from components.training.guard import Guard
@@ -98,7 +98,7 @@ def fit(
     engine = build_engine(train, job.device)
     guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
     factor = lowered(train, job.rollbacks)
-    keepers = {METER: meter, GUARD: guard}
+    keepers: dict[str, Keeper] = {METER: meter, GUARD: guard}
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,

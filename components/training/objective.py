@@ -94,6 +94,6 @@ class Objective:
         own = [torch.stack([text.detach(), image.detach()]).double(), known]
         by_name = [sums_by_name(output, batch.own.labels)] if batch.own.labels else []
         reduced = self._reduce(torch.cat([*own, *by_name])).tolist()
-        sums = Sums(*reduced[:_OWN], tuple(reduced[_OWN:]))
+        sums = replace(Sums(*reduced[:_OWN]), by_name=tuple(reduced[_OWN:]))
         loss = self._text_weight * text / max(sums.step_text, 1.0) + self._image_weight * image / max(sums.step_images, 1.0)
         return loss * self._copies, sums

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,18 +16,24 @@ import pytest
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
+from components.committed import find_committed
 from components.checkpoints.folder import CheckpointFolder
 from components.data.sources.digits import export_digits
+from components.evaluate_step import evaluate_step
 from components.launch.local import DeadRank
 from components.params import Params, load, merge, parse, read_mapping
+from components.register_step import register_step
+from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.run.work import WorkFolder
+from components.run.workspace import Request, RunRecord
 from components.settings import Settings
+from components.tracking.mlflow_run import connect, open_run
 from components.tracking.spool import Point
-from components.tracking.weights import WeightsRecord, damaged_files
+from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
 from components.training.job import read_job, write_failure
 
@@ -201,3 +208,50 @@ def test_supervisors_import_no_torch() -> None:
 
 def test_the_parameters_of_the_repository_load() -> None:
     assert load(ROOT / "params.yaml").training("pretrain").ranks == train_params().ranks == 2
+
+
+@pytest.fixture
+def running(line: Line, store_uri: str, tmp_path: Path) -> tuple[Settings, str]:
+    """A repository in which the line's pretraining is a run that goes on, and the MLflow run of its stage."""
+    key, digest = "k" * 64, "d" * 32
+    settings = Settings(root=tmp_path, tracking_uri=store_uri)
+    files = settings.home.run("a-run")
+    RunRecord(1, "a-run", 0.0, Request("abc", None, "p" * 64)).write(files.record)
+    EventWriter(files.events("pretrain")).started("pretrain", key)
+    (files.folder / "dvc.lock").write_text(f"stages: {{prepare: {{outs: [{{path: outputs/index, md5: {digest}.dir}}]}}}}")
+    asked = {"documents": {"question": 2, "caption": 1, "multi": 1}, "ranks": 1}
+    values = merge(line.params.model_dump(mode="json"), {"evaluate": asked})
+    (files.folder / "params.yaml").write_text(json.dumps(values))
+    (settings.home.folder / "data").mkdir()
+    (settings.home.folder / "data" / digest).symlink_to(line.paths.index)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "shards").symlink_to(line.paths.shards)
+    (settings.work_root / key).mkdir(parents=True)
+    shutil.copytree(line.root / "work" / "pretrain" / "body", settings.work_root / key / "body")
+    client = connect(settings)
+    return settings, open_run(client, settings, "pretrain", {"mmfs.stage_key": key})
+
+
+def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: Line, running: tuple[Settings, str]) -> None:
+    settings, run_id = running
+    client = connect(settings)
+    with pytest.raises(StageError, match="there is no such checkpoint") as error:
+        find_committed(settings, "a-run", "pretrain", 3)
+    assert error.value.fix == "committed steps of pretrain of run a-run: 2, 4"
+    committed = find_committed(settings, "a-run", "pretrain", 4)
+    [scores] = evaluate_step(settings, committed, ("vqa",))
+    history = client.get_metric_history(run_id, "evaluation/vqa/question_accuracy")
+    assert [(one.step, one.value) for one in history] == [(4, getattr(scores.metrics["question_accuracy"], "value", None))]
+    assert {one.path.rpartition("/")[2] for one in client.list_artifacts(run_id, scores.place)} >= {"samples.jsonl", "manifest.json", "pictures"}
+
+    made = register_step(settings, committed, "vqa")
+    assert (made.model, made.version, made.created, made.evaluated) == ("mmfs-vqa", 1, True, (scores.place,))
+    version = find_version(client, "mmfs-vqa", 1)
+    told = {"mmfs.run_id": "a-run", "mmfs.stage": "pretrain", "mmfs.step": "4", "mmfs.checkpoint": committed.digest, "mmfs.git_sha": "abc"}
+    assert told.items() <= version.tags.items()
+    assert fetch_evaluated(client, version, scores.manifest).manifest == scores.manifest
+    assert committed.folder.pins() == {4: "registered as mmfs-vqa"}
+    again = register_step(settings, committed, "vqa")
+    assert (again.version, again.created) == (1, False)
+    assert made.digest != WeightsRecord.read(line.paths.pretrain / "weights.json").model_digest
+    assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
