@@ -7,17 +7,19 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
-from components.committed import find_committed
 from components.checkpoints.folder import CheckpointFolder
+from components.committed import find_committed
 from components.data.sources.digits import export_digits
 from components.evaluate_step import evaluate_step
 from components.launch.local import DeadRank
@@ -36,7 +38,9 @@ from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
 from components.training.job import read_job, write_failure
+from components.training.sampling import Samples
 
+PATIENCE_S = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,12 +51,16 @@ class Tracking:
         self.points: list[Point] = []
         self.tags: dict[str, object] = {}
         self.models: list[dict[str, Any]] = []
+        self.artifacts: list[Path] = []
 
     def log_metrics(self, points: list[Point]) -> None:
         self.points += points
 
     def set_tags(self, tags: dict[str, object]) -> None:
         self.tags |= tags
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append(path)
 
     def publish_model(self, folder: Path, weights: dict[str, Any]) -> None:
         self.models.append(weights)
@@ -242,7 +250,11 @@ def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: 
     [scores] = evaluate_step(settings, committed, ("vqa",))
     history = client.get_metric_history(run_id, "evaluation/vqa/question_accuracy")
     assert [(one.step, one.value) for one in history] == [(4, getattr(scores.metrics["question_accuracy"], "value", None))]
-    assert {one.path.rpartition("/")[2] for one in client.list_artifacts(run_id, scores.place)} >= {"samples.jsonl", "manifest.json", "pictures"}
+    assert {one.path.rpartition("/")[2] for one in client.list_artifacts(run_id, scores.place)} >= {
+        "samples.jsonl",
+        "manifest.json",
+        "pictures",
+    }
 
     made = register_step(settings, committed, "vqa")
     assert (made.model, made.version, made.created, made.evaluated) == ("mmfs-vqa", 1, True, (scores.place,))
@@ -251,7 +263,26 @@ def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: 
     assert told.items() <= version.tags.items()
     assert fetch_evaluated(client, version, scores.manifest).manifest == scores.manifest
     assert committed.folder.pins() == {4: "registered as mmfs-vqa"}
-    again = register_step(settings, committed, "vqa")
-    assert (again.version, again.created) == (1, False)
     assert made.digest != WeightsRecord.read(line.paths.pretrain / "weights.json").model_digest
     assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
+
+
+def test_a_checkpoint_is_sampled_by_a_process_of_its_own(line: Line) -> None:
+    context, tracking = line.context("pretrain")
+    job = read_job(context.work.body)
+    telemetry = job.train.telemetry.model_copy(update={"samples_every_steps": 3, "sample_documents": 2})
+    job = job.model_copy(update={"train": job.train.model_copy(update={"telemetry": telemetry})})
+    seconds = iter(range(100_000))
+    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)))
+    deadline = time.monotonic() + PATIENCE_S
+    while not tracking.artifacts and time.monotonic() < deadline:
+        samples.look()
+        time.sleep(0.1)
+    [picture] = tracking.artifacts
+    assert picture == job.work / "samples" / "step-00000004.png"
+    with Image.open(picture) as drawn:
+        assert drawn.width > 300 and drawn.height > 200
+    for _ in range(3):
+        samples.look()
+    assert tracking.artifacts == [picture], "once, and no other before the next is due"
+    assert not list((job.work / "samples").glob(".step-*"))
