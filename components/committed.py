@@ -19,6 +19,7 @@ from components.run.paths import RunFiles
 from components.run.workspace import RunRecord
 from components.settings import Settings
 from components.tracking.weights import WeightsRecord, describe_weights
+from components.training.supervise import KEPT
 
 EXPORT_PROGRAM = "components.training.export_step"
 
@@ -66,11 +67,14 @@ def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Co
     if record is None:
         raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no record any more", "`mmfs runs` lists the runs")
     key = _stage_key(files, address, run_id)
-    body = settings.work_root / key / "body"
-    if not body.is_dir():
-        message = f"the checkpoints of {address} are gone: run {run_id} has finished it, and what is finished keeps none"
-        raise StageError(FailureClass.BAD_CONFIG, message, "its last weights are registered, `mmfs models list` shows them")
-    folder = CheckpointFolder(body / "checkpoints")
+    work = settings.work_root / key
+    places = (work / "body" / "checkpoints", work / KEPT)
+    folder = CheckpointFolder(next((place for place in places if place.is_dir()), places[0]))
+    if not folder.steps():
+        message = (
+            f"{address} of run {run_id} has no checkpoint: none is committed yet, or it has finished, and then only pinned ones are kept"
+        )
+        raise StageError(FailureClass.BAD_CONFIG, message, "what a run finished is registered, `mmfs models list` shows it")
     try:
         return Committed(record, stage, address, key, folder, folder.at(step))
     except CheckpointError as error:
