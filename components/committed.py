@@ -71,9 +71,7 @@ def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Co
     places = (work / "body" / "checkpoints", work / KEPT)
     folder = CheckpointFolder(next((place for place in places if place.is_dir()), places[0]))
     if not folder.steps():
-        message = (
-            f"{address} of run {run_id} has no checkpoint: none is committed yet, or it has finished, and then only pinned ones are kept"
-        )
+        message = f"{address} of run {run_id} has no checkpoint: none was committed yet, or it has finished and kept only pinned ones"
         raise StageError(FailureClass.BAD_CONFIG, message, "what a run finished is registered, `mmfs models list` shows it")
     try:
         return Committed(record, stage, address, key, folder, folder.at(step))
