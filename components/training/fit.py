@@ -115,8 +115,10 @@ def fit(
             guard,
             StepLog(job, meter, engine.gradient_norm, factor, telemetry.figures),
             Lap(watch, "log"),
-            *([Validation(job, held_out, sum_over_ranks), Lap(watch, "validation")] if held_out else []),
-            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            *([Validation(job, held_out, sum_over_ranks, pulse.beat), Lap(watch, "validation")] if held_out else []),
+            Checkpointing(
+                checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
+            ),
             Lap(watch, "checkpoint"),
         ],
         logger=False,
