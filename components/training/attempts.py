@@ -26,6 +26,7 @@ from components.training.journal import Journal, read_journal
 from components.training.restarts import Budget, KilledRank, restart_of
 from components.training.resume import last_good, read_cursor, step_of
 from components.training.rollbacks import Decisions, decide, good_until, read_decisions
+from components.training.sampling import Samples
 from components.training.watchdog import Watchdog, clear_pulses
 
 STACKS_FOLDER = "stacks"
@@ -65,7 +66,8 @@ class Attempts:
         """Train. Raises StageError in the class of the failure that ended it; preempted when this process was told to stop."""
         job = self._settled()
         journal = Journal(job.journal)
-        forwarder = Forwarder(job.points, job.journal, job.train.steps, self._tracking, self._events)
+        samples = Samples(job, self._tracking, self._events)
+        forwarder = Forwarder(job.points, job.journal, job.train.steps, self._tracking, self._events, look=samples.look)
         budget = Budget(self._limits.restarts, self._limits.delay_s, reached=step_of(job.resume))
         try:
             while (error := self._attempt(job, forwarder)) is not None:
@@ -88,6 +90,7 @@ class Attempts:
                 journal.add("preempted", max(CheckpointFolder(job.checkpoints).steps(), default=0), saved=saved, message=message)
             raise
         finally:
+            samples.close()
             forwarder.close()
 
     def _settled(self) -> Job:
