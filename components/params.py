@@ -22,6 +22,8 @@ from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
+from components.objective_params import ObjectiveParams
+from components.progression_params import ProgressionParams
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -223,6 +225,18 @@ class TrainParams(Frozen):
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
+    objective: ObjectiveParams = ObjectiveParams()
+    progression: ProgressionParams = ProgressionParams()
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        if self.progression.mode == "none":
+            return self
+        if courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]:
+            raise ValueError(f"mixture.{courses[0]} is a course in steps, and progression.mode says when documents come; give a number")
+        if self.rows_of != "source" or self.few_shot.probability:
+            raise ValueError("progression needs rows_of `source` and few_shot.probability 0: its levels are of documents by themselves")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

@@ -11,8 +11,13 @@ from torch import Tensor
 from model.batch import MMInterleavedOutput
 
 
-def text_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropies of logits [K, entries] in float32, and K. No target is no error: the sum is 0."""
+def text_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropies of logits [K, entries] in float32, and K; with weight [K] both are weighted sums.
+
+    No target is no error: the sum is 0.
+    """
+    if weight is not None:
+        return (F.cross_entropy(logits.float(), target, reduction="none") * weight).sum(), weight.sum()
     return F.cross_entropy(logits.float(), target, reduction="sum"), target.new_tensor(len(target), dtype=torch.float32)
 
 
@@ -27,7 +32,7 @@ def joint_loss(
 
     A batch in which no token is a target has text loss 0; as released (`release`) it has none, which is NaN (mm_interleaved.md 1.5).
     """
-    text_mean = text[0] / (text[1] if text_mean_of == "release" else text[1].clamp(min=1))
+    text_mean = text[0] / (text[1] if text_mean_of == "release" else torch.where(text[1] > 0, text[1], 1.0))
     image_mean = image[0] / image[1].clamp(min=1)
     return MMInterleavedOutput(
         loss=text_weight * text_mean + image_weight * image_mean,

@@ -73,7 +73,7 @@ class MMInterleaved(nn.Module):
         features = self.visual_tokenizer(batch.images)
         hidden = self.hidden_states(batch.text_ids, features, layout)
         flat = hidden.flatten(0, 1)
-        text = text_loss(self.text_decoder(flat.index_select(0, layout.predict)), layout.target)
+        text = text_loss(self.text_decoder(flat.index_select(0, layout.predict)), layout.target, layout.target_weight)
         image = self.image_loss(batch, features, hidden, layout) if image_weight else (flat.new_zeros(()), flat.new_zeros(()))
         return joint_loss(text, image, text_weight, image_weight, self.config.text_loss_mean)
 

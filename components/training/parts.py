@@ -71,8 +71,9 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         if not len(rows.images):
             rows = rows.with_blank_image(config.shape)
         layout = plan(rows, config)
-        images = int(layout.decode_weight.sum())
-        return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
+        images, weight = int(layout.decode_weight.sum()), layout.target_weight
+        text = len(layout.target) if weight is None else float(weight.double().sum())
+        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images))
 
     if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
         targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])
