@@ -24,6 +24,7 @@ from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
 from components.objective_params import ObjectiveParams
 from components.progression_params import ProgressionParams
+from components.validation_params import ValidationParams
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -223,6 +224,7 @@ class TrainParams(Frozen):
     )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
+    validation: ValidationParams = ValidationParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     objective: ObjectiveParams = ObjectiveParams()

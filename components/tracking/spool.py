@@ -54,6 +54,11 @@ def read_points(path: Path, offset: int = 0) -> tuple[list[Point], int]:
     return _read(path, offset)
 
 
+def last_step(points: Sequence[Point], name: str) -> int:
+    """The last step that has a value of this name; 0 where none has."""
+    return max((point["step"] for point in points if name in point["metrics"]), default=0)
+
+
 class SpoolWriter:
     """The stage's side: `records.jsonl` and copies of files. One writer at a time; the stage's lease sees to that."""
 
@@ -85,6 +90,11 @@ class SpoolWriter:
                     self._note(record)
                     fresh.append(record)
             _append(self._records, fresh)
+
+    def add_event(self, point: Point) -> None:
+        """Spool a point as it is: several of a step are several events, and an equal one that was sent before is stored once."""
+        with self._lock:
+            _append(self._records, [{"op": "point", **point}])
 
     def add_summary(self, metrics: Mapping[str, float]) -> None:
         """Spool final values, each at the last step of its name, so that the tracker shows them as the latest."""

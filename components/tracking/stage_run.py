@@ -48,6 +48,10 @@ class StageRun:
         """Metric points, each `{"step", "time_ms", "metrics"}`; after a restart those already logged are left out."""
         self._spool.add_points(points)
 
+    def log_event(self, point: Point) -> None:
+        """A point of something that happens now and then; at one step it may happen more than once."""
+        self._spool.add_event(point)
+
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Final figures, one value each."""
         self._spool.add_summary(metrics)

@@ -26,6 +26,8 @@ from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
+from components.training.validating import Validation
+from components.training.validation import HeldOut
 
 BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
 """(step, rank, ranks, number of the micro-batch) → the network's arguments for these rows, and what is to learn in them."""
@@ -61,10 +63,12 @@ def no_cursor(step: int) -> dict[str, Any]:
     return {}
 
 
-def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor) -> None:
+def fit(
+    job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor, held_out: HeldOut | None = None
+) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
-    `cursor_of` is asked when a checkpoint is written, and what it says is written with it.
+    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on.
 
     Raises StageError (preempted, non_finite) on every rank.
     """
@@ -85,6 +89,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
         callbacks=[
             *engine.callbacks,
             StepLog(job.points, train, meter, engine.gradient_norm),
+            *([Validation(job, held_out, sum_over_ranks)] if held_out else []),
             Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
         ],
         logger=False,

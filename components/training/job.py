@@ -13,6 +13,7 @@ from components.data.places import ShardPlaces
 from components.params import Frozen, TrainParams
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
+from components.training.journal import JOURNAL_FILE
 
 JOB_FILE = "job.json"
 POINTS_FILE = "points.jsonl"
@@ -47,6 +48,11 @@ class Job(Frozen):
     @property
     def points(self) -> Path:
         return self.work / POINTS_FILE
+
+    @property
+    def journal(self) -> Path:
+        """What guards, controllers and restarts did, a line each."""
+        return self.work / JOURNAL_FILE
 
     @property
     def checkpoints(self) -> Path:

@@ -14,13 +14,16 @@ import torch
 from torch import nn
 
 from components.data.documents import CorpusError
+from components.data.held_out import HeldOutRows
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
 from components.training.checkpoint import CURSOR_FILE, DATA
+from components.training.held_out import ModelHeldOut
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
+from components.training.validation import HeldOut
 from model.ablations import at_input
 from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
 from model.config import ModelConfig, config_from_dict
@@ -36,8 +39,9 @@ _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
 
-def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
-    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), and where its data stand.
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None]:
+    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, and what it is
+    validated on.
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
@@ -83,7 +87,18 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         save_model(trained, folder)
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
 
-    return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
+    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config)
+
+
+def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
+    """The held-out rows of a training that is validated."""
+    train = job.train
+    if not train.validation.every_steps:
+        return None
+    rows = HeldOutRows(job.index, job.shards, train, config.shape, job.seed, job.window_documents)
+    for name in rows.without:
+        _log.warning("%s: no held-out document of %s fits in a row; it is not validated", job.stage, name)
+    return ModelHeldOut(rows, config, train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))) if rows.rows else None
 
 
 def _started(job: Job) -> ModelConfig:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from components.params import TrainParams
-from components.tracking.spool import append_points, now_ms, read_points
+from components.tracking.spool import append_points, last_step, now_ms, read_points
 from components.training.lit_module import check_gradient_norm
 from components.training.meter import Meter
 from components.training.optimizer import schedule
@@ -34,7 +34,7 @@ class StepLog(Callback):
         self._seen = trainer.global_step
         if trainer.is_global_zero:
             points, end = read_points(self._path)
-            self._logged = points[-1]["step"] if points else 0
+            self._logged = last_step(points, "loss")
             with self._path.open("ab") as file:
                 file.truncate(end)  # half a line of a killed attempt
 

@@ -21,10 +21,12 @@ from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.checkpoint import CheckpointFolder
+from components.training.forward import Forwarder
 from components.training.job import Job, forget_failures, read_failure, write_job
 
-METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
+METRICS_FILE, LOSSES_FILE, VALIDATION_FILE = "metrics.json", "losses.csv", "validation.csv"
 RANK_MODULE = "components.training.rank"
+VALIDATION_PREFIX = "validation/"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses
 _POLL_S = 0.1
@@ -40,13 +42,15 @@ def train(params: Params, paths: Paths, context: StageContext, stage: str, out: 
     if not job.export.is_dir():
         _run_ranks(job, context)
     points, _ = read_points(job.points)
+    curve = [point for point in points if _CURVE[0] in point["metrics"]]
     weights = describe_weights(job.export)
-    metrics = final_losses(points)
+    metrics = final_losses(curve)
     fresh = context.work.body / "out"
     fresh.mkdir(exist_ok=True)
     weights.write(fresh / WEIGHTS_FILE)
     (fresh / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_curve(points, fresh / LOSSES_FILE)
+    write_curve(curve, fresh / LOSSES_FILE)
+    write_validation(points, fresh / VALIDATION_FILE)
     publish_weights(job.export, weights, context.tracking, context.settings)
     context.work.publish(fresh, out)
     summary = f"{job.train.steps} steps, loss {metrics['loss']:.4g}, weights {weights.model_digest[:12]}"
@@ -107,6 +111,17 @@ def write_curve(points: list[Point], path: Path) -> None:
         writer.writerows((point["step"], *(repr(point["metrics"][name]) for name in _CURVE)) for point in points)
 
 
+def write_validation(points: list[Point], path: Path) -> None:
+    """Every mean over held-out rows by step, one line each; no file where nothing was validated."""
+    rows = [(point["step"], *entry) for point in points for entry in point["metrics"].items() if entry[0].startswith(VALIDATION_PREFIX)]
+    if not rows:
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("step", "name", "value"))
+        writer.writerows((step, name.removeprefix(VALIDATION_PREFIX), repr(value)) for step, name, value in rows)
+
+
 def _run_ranks(job: Job, context: StageContext) -> None:
     forget_failures(job.work)
     write_job(job)
@@ -116,15 +131,14 @@ def _run_ranks(job: Job, context: StageContext) -> None:
 
 
 def _follow(ranks: RankGroup, job: Job, context: StageContext) -> None:
-    """Forward metric points until the ranks end. Raises StageError when one fails."""
-    offset, ended, dead = 0, False, None
+    """Forward what the ranks write until they end. Raises StageError when one fails."""
+    forwarder = Forwarder(job.points, job.journal, job.train.steps, context.tracking, context.events)
+    ended, dead = False, None
     while not ended:
         time.sleep(_POLL_S)
         ended, dead = ranks.poll()
-        points, offset = read_points(job.points, offset)
-        if points:
-            context.tracking.log_metrics(points)
-            context.events.progress(points[-1]["step"], job.train.steps, "steps", points[-1]["metrics"])
+        forwarder.forward()
+    forwarder.close()
     if dead is not None:
         raise failure_of(dead, job.work)
 

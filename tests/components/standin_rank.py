@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.rank import leave, run_rank
+from components.training.validation import HeldOutBatch
 
 WIDTH = 8
 
@@ -33,6 +35,9 @@ class Rows:
 class Output:
     text_loss_sum: Tensor
     image_loss_sum: Tensor
+    text_losses: Tensor
+    image_losses: Tensor
+    predicted: Tensor
 
 
 class Explosion(torch.autograd.Function):
@@ -60,10 +65,18 @@ class Network(nn.Module):
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
         hidden = self.norm(rows.values)
-        text = (self.text(hidden) - rows.values.flip(-1)).square().mean(-1).sum()
+        said = self.text(hidden)
+        each = (said - rows.values.flip(-1)).square().mean(-1)
+        text = each.sum()
         pictures = rows.values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
-        return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
+        return Output(
+            text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0),
+            image.sum(),
+            each.detach().flatten(),
+            image.detach(),
+            said.detach().argmax(-1).flatten(),
+        )
 
 
 def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows], Targets]:
@@ -98,13 +111,35 @@ def _kill(kill: str, step: int) -> None:
         os.kill(os.getpid(), signal.Signals(number))
 
 
+class HeldOut:
+    """Three batches of two rows that training never sees; the largest number is to be found; 0 ends a text, 1 begins a picture."""
+
+    sources = ("caption", "story")
+    buckets = (1, 2)
+    stop, picture = 0, 1
+
+    def batches(self, rank: int, ranks: int) -> Iterator[tuple[HeldOutBatch, bool]]:
+        for turn in range(-(-3 // ranks)):
+            number = turn * ranks + rank
+            generator = torch.Generator().manual_seed(100_000 + number % 3)
+            (rows,), _ = _rows([torch.randn(4, WIDTH, generator=generator) for _ in range(2)], [True, False], False)
+            bucket = torch.tensor([0, 1])
+            target = rows.values.flip(-1).argmax(-1).flatten()
+            source = self.sources[number % 3 == 2]
+            yield HeldOutBatch(source, (rows,), target, bucket.repeat_interleave(4), bucket, rows.pictured), number < 3
+
+
 def save(network: nn.Module, folder: Path) -> None:
     save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
 
 
-def standin(job: Job) -> tuple[nn.Module, object, object]:
+def standin(job: Job) -> tuple[nn.Module, object, object, object, object]:
     torch.manual_seed(job.seed)
-    return Network(), batch_of, save
+    return Network(), batch_of, save, no_cursor, HeldOut() if job.train.validation.every_steps else None
+
+
+def no_cursor(step: int) -> dict[str, object]:
+    return {}
 
 
 if __name__ == "__main__":
