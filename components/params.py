@@ -232,8 +232,12 @@ class TrainParams(Frozen):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
+        if self.objective.balance.mode != "none" and self.image_loss_weight == 0:
+            raise ValueError("objective.balance.mode is set and image_loss_weight is 0; there is nothing to balance")
         if self.progression.mode == "none":
             return self
+        if self.progression.mode == "competence" and not self.validation.every_steps:
+            raise ValueError("progression.mode is `competence`, which goes by held-out values; set validation.every_steps above 0")
         if courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]:
             raise ValueError(f"mixture.{courses[0]} is a course in steps, and progression.mode says when documents come; give a number")
         if self.rows_of != "source" or self.few_shot.probability:

@@ -5,7 +5,7 @@ All of it follows from ids and columns alone. Computed on the batch before it go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -68,8 +68,8 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Layout(**{name: value if value is None else value.to(device) for name, value in values.items()})
+        present = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return replace(self, **{name: value.to(device) for name, value in present.items()})
 
 
 def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:

@@ -49,11 +49,16 @@ class Balance:
         self._levels = Levels()
         self._text = self._image = 0.0
         self._added = 0
+        self._used = nominal
 
     @property
     def image_weight(self) -> float:
         """Lambda of the coming step."""
         return weight(self._levels, self._nominal, self._params)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What is logged after a step: the lambda that it had."""
+        return {"image_loss_weight": self._used}
 
     def add(self, text: float, image: float, texts: float, images: float) -> None:
         """What a micro-batch adds to the losses of its step over all ranks, and how much of each the whole step trains on.
@@ -63,6 +68,7 @@ class Balance:
         self._text, self._image, self._added = self._text + text, self._image + image, self._added + 1
         if self._added < self._micro_batches:
             return
+        self._used = self.image_weight
         seen, decay = self._levels, self._params.decay
         of_text = follow(seen.text, seen.text_steps, self._text, decay) if texts else (seen.text, seen.text_steps)
         of_image = follow(seen.image, seen.image_steps, self._image, decay) if images else (seen.image, seen.image_steps)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -13,7 +13,6 @@ from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
 from components.training.checkpoint import CURSOR_FILE, DATA, CheckpointFolder
 from components.training.lit_module import TrainingModule
-from components.training.meter import Meter
 from components.training.random_state import load_random_state, save_random_state
 from components.training.stop_signal import StopSignal
 
@@ -21,18 +20,36 @@ ENGINE = "engine"
 
 CursorOf = Callable[[int], dict[str, Any]]
 """Where the data stand before a step, as JSON values."""
+METER = "meter"
+
+
+class Keeper(Protocol):
+    """Something whose state belongs to a training: JSON values, the same on all ranks, which rank 0 writes and every rank reads."""
+
+    def state(self) -> Mapping[str, Any]: ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Checkpointing(Callback):
-    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep."""
+    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
+
+    `keepers` are kept under their names in the cursor file.
+    """
 
     def __init__(
-        self, folder: CheckpointFolder, train: TrainParams, meter: Meter, stop: StopSignal, resume: Path | None, cursor_of: CursorOf
+        self,
+        folder: CheckpointFolder,
+        train: TrainParams,
+        keepers: Mapping[str, Keeper],
+        stop: StopSignal,
+        resume: Path | None,
+        cursor_of: CursorOf,
     ) -> None:
         self._folder = folder
         self._cursor_of = cursor_of
         self._train = train
-        self._meter = meter
+        self._keepers = keepers
         self._stop = stop
         self._resume = resume
         self._seen = 0
@@ -41,7 +58,9 @@ class Checkpointing(Callback):
         self._stop.listen()
         self._seen = trainer.global_step
         if self._resume is not None:
-            self._meter.load(json.loads((self._resume / CURSOR_FILE).read_text())["meter"])
+            cursor = json.loads((self._resume / CURSOR_FILE).read_text())
+            for name, keeper in self._keepers.items():
+                keeper.load(cursor.get(name, {}))
             load_random_state(self._resume / f"random-{trainer.global_rank}.pt")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int) -> None:
@@ -63,7 +82,8 @@ class Checkpointing(Callback):
         trainer.save_checkpoint(staging / ENGINE)
         save_random_state(staging / f"random-{trainer.global_rank}.pt")
         if trainer.is_global_zero:
-            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, "meter": self._meter.state(), DATA: self._cursor_of(step)}))
+            kept = {name: dict(keeper.state()) for name, keeper in self._keepers.items()}
+            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, DATA: self._cursor_of(step), **kept}))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._folder.commit(step, {"ranks": trainer.world_size, "zero_stage": self._train.zero_stage if trainer.world_size > 1 else 0})

@@ -15,15 +15,18 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from components.data.loader import ahead
 from components.params import TrainParams
+from components.progression.balance import Balance
 from components.run.filetree import whole_folder
 from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
-from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
+from components.training.checkpointing import ENGINE, METER, Checkpointing, CursorOf, Keeper
 from components.training.engine import build_engine
 from components.training.job import Job
+from components.training.journal import Journal
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
+from components.training.progressing import Levels, Progressing, undecided
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
 from components.training.validating import Validation
@@ -48,8 +51,10 @@ class Steps(IterableDataset[MicroBatch]):
         self._start = start
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        for micro_batches in ahead(self._step, range(self._start, self._train.steps), self._train.loader_workers):
-            yield from micro_batches
+        decided_every = self._train.validation.every_steps if self._train.progression.mode == "competence" else 0
+        for steps in undecided(self._start, self._train.steps, decided_every):
+            for micro_batches in ahead(self._step, steps, self._train.loader_workers):
+                yield from micro_batches
 
     def _step(self, step: int) -> list[MicroBatch]:
         ranks = self._train.ranks
@@ -64,11 +69,18 @@ def no_cursor(step: int) -> dict[str, Any]:
 
 
 def fit(
-    job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor, held_out: HeldOut | None = None
+    job: Job,
+    network: nn.Module,
+    batch_of: BatchOf,
+    save: Save,
+    cursor_of: CursorOf = no_cursor,
+    held_out: HeldOut | None = None,
+    levels: Levels | None = None,
 ) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
-    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on.
+    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on;
+    `levels` draws rows as train.progression says.
 
     Raises StageError (preempted, non_finite) on every rank.
     """
@@ -77,7 +89,14 @@ def fit(
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     micro_batches = train.micro_batches(train.ranks)
-    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
+    balance = Balance(job.image_loss_weight, train.objective.balance, micro_batches)
+    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches, balance)
+    progressing = Progressing(train.progression, levels, Journal(job.journal) if rank == 0 else None) if levels else None
+    balanced = train.objective.balance.mode != "none"
+    keepers: dict[str, Keeper] = {METER: meter}
+    keepers |= {"balance": balance} if balanced else {}
+    keepers |= {"progression": progressing.competence} if progressing else {}
+    also = [*([balance.metrics] if balanced else []), *([progressing.metrics] if progressing else [])]
     engine = build_engine(train, job.device)
     trainer = Trainer(
         accelerator=job.device,
@@ -88,9 +107,10 @@ def fit(
         accumulate_grad_batches=micro_batches,
         callbacks=[
             *engine.callbacks,
-            StepLog(job.points, train, meter, engine.gradient_norm),
-            *([Validation(job, held_out, sum_over_ranks)] if held_out else []),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
+            StepLog(job.points, train, meter, engine.gradient_norm, also),
+            *([Validation(job, held_out, sum_over_ranks, [progressing.hear] if progressing else [])] if held_out else []),
+            *([progressing] if progressing else []),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of),
         ],
         logger=False,
         enable_checkpointing=False,

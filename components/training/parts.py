@@ -18,6 +18,7 @@ from components.data.held_out import HeldOutRows
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
+from components.run.failures import FailureClass, StageError
 from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.held_out import ModelHeldOut
 from components.training.job import Job
@@ -39,9 +40,9 @@ _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
 
-def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None]:
-    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, and what it is
-    validated on.
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None, TrainStream | None]:
+    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, what it is
+    validated on, and what draws its rows by levels.
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
@@ -67,6 +68,9 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
     for name, count in stream.excluded.items():
         if count:
             _log.warning("%s: %d documents of %s fit in no row of %d tokens and are left out", job.stage, count, name, job.train.row_tokens)
+    for name, count in stream.beyond.items():
+        if count:
+            _log.warning("%s: %d documents of %s are above all levels and are left out", job.stage, count, name)
 
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         rows = stream.batch(step, rank, ranks, micro)
@@ -87,7 +91,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
         save_model(trained, folder)
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
 
-    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config)
+    levels = stream if job.train.progression.mode != "none" else None
+    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config), levels
 
 
 def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
@@ -98,7 +103,21 @@ def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
     rows = HeldOutRows(job.index, job.shards, train, config.shape, job.seed, job.window_documents)
     for name in rows.without:
         _log.warning("%s: no held-out document of %s fits in a row; it is not validated", job.stage, name)
-    return ModelHeldOut(rows, config, train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))) if rows.rows else None
+    levels = train.progression.levels if train.progression.mode != "none" else ()
+    if train.progression.mode == "competence":
+        _check_measured(job, rows)
+    at_once = train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))
+    return ModelHeldOut(rows, config, at_once, levels) if rows.rows else None
+
+
+def _check_measured(job: Job, rows: HeldOutRows) -> None:
+    """Raises StageError (bad_config) for a level that nothing held out belongs to: it could never be mastered."""
+    levels = job.train.progression.levels
+    measured = {int(level) for row in rows.rows for level in rows.levels_of(row, levels)}
+    if missing := [level for level in range(len(levels) - 1) if level not in measured]:
+        message = f"{job.stage}: no held-out document is of progression.levels[{missing[0]}], which could never be mastered"
+        fix = "raise validation.rows, hold more documents out, or leave the level out"
+        raise StageError(FailureClass.BAD_CONFIG, message, fix)
 
 
 def _started(job: Job) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,20 @@ class StepLog(Callback):
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
 
-    def __init__(self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        train: TrainParams,
+        meter: Meter,
+        gradient_norm: Callable[[], float],
+        also: Sequence[Callable[[int], Mapping[str, float]]] = (),
+    ) -> None:
+        """`also`: further metrics of a step."""
         self._path = path
         self._train = train
         self._meter = meter
         self._gradient_norm = gradient_norm
+        self._also = tuple(also)
         self._factor = schedule(train)
         self._seen = 0
         self._logged = 0
@@ -51,4 +60,6 @@ class StepLog(Callback):
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
             values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": norm}
+            for more in self._also:
+                values |= more(step)
             append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])

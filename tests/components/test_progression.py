@@ -114,13 +114,14 @@ def test_judging_depends_on_nothing_but_what_it_is_given() -> None:
     assert progress == Progress(1, 1, 0, 50)
 
 
-@pytest.mark.parametrize(
-    "state",
-    [{}, {"version": 2, "level": 0, "mastered": 0, "lost": 0, "step": 0}, {"version": 1, "level": 3, "mastered": 0, "lost": 0, "step": 0}],
-)
-def test_the_state_of_another_controller_is_refused(state: dict[str, int]) -> None:
+@pytest.mark.parametrize("differs", [{"version": 2}, {"level": 3}, {"level": -1}, {"level": "1"}, {"speed": 1}])
+def test_the_state_of_another_controller_is_refused(differs: dict[str, object]) -> None:
+    state = Competence(PARAMS).state()
+    Competence(PARAMS).load(state)
     with pytest.raises(ValueError, match="progression"):
-        Competence(PARAMS).load(state)
+        Competence(PARAMS).load(state | differs)
+    with pytest.raises(ValueError, match="progression"):
+        Competence(PARAMS).load({})
 
 
 BALANCED = BalanceParams(mode="losses", ratio=1.0, bound=4.0, decay=0.5)

