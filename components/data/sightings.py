@@ -35,9 +35,7 @@ def sightings(index: Index, train: TrainParams, num_visual_tokens: int, window_d
     if number is None or index.row(number).split != "train":
         return []
     if train.progression.mode == "competence":
-        raise CorpusError(
-            "the levels of its training followed from held-out values while it ran, so that its rows do not follow from params.yaml"
-        )
+        raise CorpusError("its levels followed from held-out values while it was trained, so that its rows do not follow from params.yaml")
     measure = Measure(index, num_visual_tokens)
     sources = find_sources(index, measure, train, window_documents, seed)
 

@@ -49,16 +49,17 @@ class Balance:
         self._levels = Levels()
         self._text = self._image = 0.0
         self._added = 0
-        self._used = nominal
+        self._used: list[float] = []
 
     @property
     def image_weight(self) -> float:
         """Lambda of the coming step."""
         return weight(self._levels, self._nominal, self._params)
 
-    def metrics(self, step: int) -> dict[str, float]:
-        """What is logged after a step: the lambda that it had."""
-        return {"image_loss_weight": self._used}
+    def each_step(self, step: int) -> dict[str, list[float]]:
+        """What is logged after a step: the lambda that it and those since the last time had."""
+        used, self._used = self._used, []
+        return {"image_loss_weight": used}
 
     def add(self, text: float, image: float, texts: float, images: float) -> None:
         """What a micro-batch adds to the losses of its step over all ranks, and how much of each the whole step trains on.
@@ -68,7 +69,7 @@ class Balance:
         self._text, self._image, self._added = self._text + text, self._image + image, self._added + 1
         if self._added < self._micro_batches:
             return
-        self._used = self.image_weight
+        self._used.append(self.image_weight)
         seen, decay = self._levels, self._params.decay
         of_text = follow(seen.text, seen.text_steps, self._text, decay) if texts else (seen.text, seen.text_steps)
         of_image = follow(seen.image, seen.image_steps, self._image, decay) if images else (seen.image, seen.image_steps)
@@ -78,12 +79,12 @@ class Balance:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; it is written between steps."""
-        return {"version": _VERSION, **asdict(self._levels)}
+        return {"version": _VERSION, "used": list(self._used), **asdict(self._levels)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`. Raises ValueError for what is none of this version."""
         known = set(asdict(Levels()))
         numbers = all(isinstance(state.get(name), int | float) and math.isfinite(state[name]) for name in known)
-        if state.get("version") != _VERSION or set(state) != known | {"version"} or not numbers:
+        if state.get("version") != _VERSION or set(state) != known | {"version", "used"} or not numbers:
             raise ValueError(f"the checkpoint's balance of the losses is {dict(state)}; resume from an earlier checkpoint")
-        self._levels = Levels(**{name: state[name] for name in known})
+        self._levels, self._used = Levels(**{name: state[name] for name in known}), list(state["used"])

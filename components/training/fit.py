@@ -20,6 +20,7 @@ from components.run.filetree import whole_folder
 from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
 from components.training.checkpointing import ENGINE, METER, Checkpointing, CursorOf, Keeper
 from components.training.engine import build_engine
+from components.training.group_norms import GroupNorms
 from components.training.job import Job
 from components.training.journal import Journal
 from components.training.lit_module import TrainingModule
@@ -29,6 +30,8 @@ from components.training.optimizer import freeze
 from components.training.progressing import Levels, Progressing, undecided
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
+from components.training.stopwatch import stopwatch
+from components.training.telemetry import Lap, Telemetry
 from components.training.validating import Validation
 from components.training.validation import HeldOut
 
@@ -87,7 +90,9 @@ def fit(
     train, rank = job.train, int(os.environ["RANK"])
     freeze(network, train.freeze)
     torch.manual_seed(job.seed * train.ranks + rank)
-    stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
+    stop, watch = StopSignal(), stopwatch(job.device)
+    meter = Meter(job.text_loss_weight, job.image_loss_weight, watch, train.names)
+    telemetry = Telemetry(train, job.device, watch)
     micro_batches = train.micro_batches(train.ranks)
     balance = Balance(job.image_loss_weight, train.objective.balance, micro_batches)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches, balance)
@@ -96,7 +101,8 @@ def fit(
     keepers: dict[str, Keeper] = {METER: meter}
     keepers |= {"balance": balance} if balanced else {}
     keepers |= {"progression": progressing.competence} if progressing else {}
-    also = [*([balance.metrics] if balanced else []), *([progressing.metrics] if progressing else [])]
+    also = [*([balance.each_step] if balanced else []), *([progressing.each_step] if progressing else [])]
+    hearers = [progressing.hear] if progressing else []
     engine = build_engine(train, job.device)
     trainer = Trainer(
         accelerator=job.device,
@@ -106,11 +112,15 @@ def fit(
         max_steps=train.steps,
         accumulate_grad_batches=micro_batches,
         callbacks=[
+            telemetry,
+            GroupNorms(job),
             *engine.callbacks,
-            StepLog(job.points, train, meter, engine.gradient_norm, also),
-            *([Validation(job, held_out, sum_over_ranks, [progressing.hear] if progressing else [])] if held_out else []),
+            StepLog(job.points, train, meter, engine.gradient_norm, telemetry.figures, also),
+            Lap(watch, "log"),
+            *([Validation(job, held_out, sum_over_ranks, hearers), Lap(watch, "validation")] if held_out else []),
             *([progressing] if progressing else []),
             Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of),
+            Lap(watch, "checkpoint"),
         ],
         logger=False,
         enable_checkpointing=False,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from components.progression.balance import Balance
+from components.training.sources import Labels, sums_by_name
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""
@@ -27,6 +28,8 @@ class Targets:
     tokens: int
     looked_at: int
     """All pictures."""
+    labels: Labels | None = None
+    """Of which name of the mixture each target and picture is."""
 
 
 class MicroBatch:
@@ -43,7 +46,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; each argument has a `to` of its own."""
-        return MicroBatch(tuple(argument.to(device) for argument in self.arguments), self.own, self.step_text, self.step_images)
+        own = replace(self.own, labels=self.own.labels.to(device)) if self.own.labels else self.own
+        return MicroBatch(tuple(argument.to(device) for argument in self.arguments), own, self.step_text, self.step_images)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Sums:
     images: float
     stop: float
     """Ranks that were asked to stop."""
+    by_name: tuple[float, ...] = ()
+    """Sums and counts of the losses by name of the mixture (`sums_by_name`)."""
 
     @property
     def text_mean(self) -> float:
@@ -72,6 +78,9 @@ class Sums:
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.text_loss) and math.isfinite(self.image_loss)
+
+
+_OWN = len(fields(Sums)) - 1
 
 
 class Objective:
@@ -99,7 +108,10 @@ class Objective:
         text, image = output.text_loss_sum, output.image_loss_sum
         counts = [batch.step_text, batch.step_images, batch.own.tokens, batch.own.looked_at, float(stop)]
         known = torch.tensor(counts, dtype=torch.float64, device=text.device)
-        sums = Sums(*self._reduce(torch.cat([torch.stack([text.detach(), image.detach()]).double(), known])).tolist())
+        own = [torch.stack([text.detach(), image.detach()]).double(), known]
+        by_name = [sums_by_name(output, batch.own.labels)] if batch.own.labels else []
+        reduced = self._reduce(torch.cat([*own, *by_name])).tolist()
+        sums = Sums(*reduced[:_OWN], tuple(reduced[_OWN:]))
         loss = self._text_weight * text / (sums.step_text or 1.0) + image_weight * image / (sums.step_images or 1.0)
         if self._balance:
             self._balance.add(sums.text_mean, sums.image_mean, sums.step_text, sums.step_images)

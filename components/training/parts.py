@@ -24,6 +24,7 @@ from components.training.held_out import ModelHeldOut
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
+from components.training.sources import labels
 from components.training.validation import HeldOut
 from model.ablations import at_input
 from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
@@ -81,7 +82,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
         layout = plan(rows, config)
         images, weight = int(layout.decode_weight.sum()), layout.target_weight
         text = len(layout.target) if weight is None else float(weight.double().sum())
-        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images))
+        names = labels(rows, layout, stream.names(stream.rows(step, rank, ranks, micro)), len(job.train.names))
+        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images), names)
 
     if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
         targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])

@@ -43,9 +43,9 @@ class Progressing(Callback):
             self._levels.move(step + 1, move.level)
             self._tell(move)
 
-    def metrics(self, step: int) -> dict[str, float]:
-        """What is logged after a step."""
-        return {"progression/level": float(self._levels.level(step - 1))}
+    def each_step(self, step: int) -> dict[str, list[float]]:
+        """What is logged after a step: the level of its rows."""
+        return {"progression/level": [float(self._levels.level(step - 1))]}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._seen = trainer.global_step

@@ -14,9 +14,17 @@ from components.training.lit_module import check_gradient_norm
 from components.training.meter import Meter
 from components.training.optimizer import schedule
 
+Figures = Callable[[Mapping[str, float]], dict[str, float]]
+"""More to log, from what is logged."""
+EachStep = Callable[[int], dict[str, list[float]]]
+"""After a step, values of it and of those since the last time it was asked, one after the other, by name."""
+GRADIENT_NORM = "grad_norm"
+
 
 class StepLog(Callback):
     """Checks every step's gradient norm and, on rank 0, appends a metric point each `log_every_steps` to the points file.
+
+    The point has the gradient norms of all steps since the one before.
 
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
@@ -27,13 +35,15 @@ class StepLog(Callback):
         train: TrainParams,
         meter: Meter,
         gradient_norm: Callable[[], float],
-        also: Sequence[Callable[[int], Mapping[str, float]]] = (),
+        figures: Figures,
+        also: Sequence[EachStep] = (),
     ) -> None:
-        """`also`: further metrics of a step."""
+        """`also`: further values of each step."""
         self._path = path
         self._train = train
         self._meter = meter
         self._gradient_norm = gradient_norm
+        self._figures = figures
         self._also = tuple(also)
         self._factor = schedule(train)
         self._seen = 0
@@ -55,11 +65,14 @@ class StepLog(Callback):
         norm = self._gradient_norm()
         if self._train.precision != "16-mixed":  # whose loss scaler leaves steps out by design
             check_gradient_norm(norm, step)
+        self._meter.note(norm)
         if step % self._train.log_every_steps and step != self._train.steps:
             return
+        each = {GRADIENT_NORM: self._meter.norms}
+        for more in self._also:
+            each |= more(step)
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
-            values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": norm}
-            for more in self._also:
-                values |= more(step)
-            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])
+            values |= {"lr": self._train.learning_rate * self._factor(step - 1), **self._figures(values)}
+            values |= {name: own[-1] for name, own in each.items()}
+            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values, "each_step": each}])

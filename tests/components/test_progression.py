@@ -171,6 +171,17 @@ def test_a_balance_that_was_stopped_goes_on_the_same(losses: list[tuple[float, f
     assert all(len(set(expected[start : start + micro_batches])) == 1 for start in range(0, len(expected), micro_batches))
 
 
+def test_the_lambda_of_every_step_is_told_once_also_after_a_stop() -> None:
+    balance = Balance(10.0, BALANCED, micro_batches=2)
+    for text in (2.0, 2.0, 2.0):
+        balance.add(text, 0.1, 1, 1)
+        balance.add(text, 0.1, 1, 1)
+    resumed = Balance(10.0, BALANCED, micro_batches=2)
+    resumed.load(balance.state())
+    assert resumed.each_step(3) == balance.each_step(3) == {"image_loss_weight": pytest.approx([10.0, 20.0, 20.0])}
+    assert balance.each_step(3) == {"image_loss_weight": []}
+
+
 def test_without_balancing_lambda_is_the_configured_one() -> None:
     balance = Balance(10.0, BalanceParams())
     balance.add(3.0, 0.2, 10, 10)
