@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from index_world import made_index, row
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from components.data.cursor import Cursor
+from components.data.cursor import CURSOR_VERSION, Cursor
 from components.data.documents import CorpusError
 from components.data.index import Index
 from components.data.keyed import generator

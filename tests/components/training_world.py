@@ -50,6 +50,7 @@ class World:
     work: Path
     train: TrainParams
     warm: Mapping[str, str]
+    program: str = "standin_rank"
 
     def attempt(self, **variables: str) -> DeadRank | None:
         """Start the ranks and wait for their end, going on from the last checkpoint."""
@@ -60,7 +61,7 @@ class World:
         hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
         variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
         with launch_ranks(
-            "standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
+            self.program, [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
         ) as ranks:
             return wait(ranks)
 
