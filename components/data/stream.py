@@ -134,8 +134,8 @@ class TrainStream:
         """
         plan, row, known = self._stretches.at(step), self._stretches.row(step), self._stretches.cursor
         draw = known.draw(row)
-        skipped = (*known.skipped, (draw, skip_rows)) if skip_rows else known.skipped
-        return Cursor(step, row, skipped, plan.places(draw + skip_rows), known.moves)
+        here = replace(known, step=step, rows=row, places=plan.places(draw), placed=None)
+        return here.leaving_out(draw, draw + skip_rows) if skip_rows else here
 
     def close(self) -> None:
         """Close the shards."""

@@ -18,7 +18,7 @@ class Stretches:
 
     def __init__(self, open_plan: OpenPlan, cursor: Cursor, rows_per_step: int) -> None:
         self._open, self.cursor, self._rows_per_step = open_plan, cursor, rows_per_step
-        first = open_plan(cursor.places, cursor.draw(cursor.rows), cursor.level(cursor.step))
+        first = open_plan(cursor.places, cursor.places_draw, cursor.level(cursor.step))
         self._plans = [(cursor.step, first)]
 
     def at(self, step: int) -> MixedPlan:

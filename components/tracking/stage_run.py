@@ -52,6 +52,10 @@ class StageRun:
         """A point of something that happens now and then; at one step it may happen more than once."""
         self._spool.add_event(point)
 
+    def rewind(self, step: int, mark: str) -> None:
+        """Points after a step will be logged again, because the training went back to it; `mark` names the occasion."""
+        self._spool.rewind(step, mark)
+
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Final figures, one value each."""
         self._spool.add_summary(metrics)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from components.params import TrainParams
 from components.tracking.spool import append_points, last_step, now_ms, read_points
-from components.training.lit_module import check_gradient_norm
+from components.training.job import Job
+from components.training.journal import Journal
 from components.training.meter import Meter
-from components.training.optimizer import schedule
 
 Figures = Callable[[Mapping[str, float]], dict[str, float]]
 """More to log, from what is logged."""
@@ -22,30 +20,30 @@ GRADIENT_NORM = "grad_norm"
 
 
 class StepLog(Callback):
-    """Checks every step's gradient norm and, on rank 0, appends a metric point each `log_every_steps` to the points file.
+    """On rank 0 appends a metric point each `log_every_steps` to the points file.
 
-    The point has the gradient norms of all steps since the one before.
+    The point has the gradient norms of all steps since the one before. That logged steps are done again is an entry of the journal.
 
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
 
     def __init__(
         self,
-        path: Path,
-        train: TrainParams,
+        job: Job,
         meter: Meter,
         gradient_norm: Callable[[], float],
+        factor: Callable[[int], float],
         figures: Figures,
         also: Sequence[EachStep] = (),
     ) -> None:
         """`also`: further values of each step."""
-        self._path = path
-        self._train = train
+        self._path, self._journal = job.points, Journal(job.journal)
+        self._train = job.train
         self._meter = meter
         self._gradient_norm = gradient_norm
+        self._factor = factor
         self._figures = figures
         self._also = tuple(also)
-        self._factor = schedule(train)
         self._seen = 0
         self._logged = 0
 
@@ -54,6 +52,8 @@ class StepLog(Callback):
         if trainer.is_global_zero:
             points, end = read_points(self._path)
             self._logged = last_step(points, "loss")
+            if self._logged > self._seen:
+                self._journal.add("resumed", self._seen, lost_steps=self._logged - self._seen)
             with self._path.open("ab") as file:
                 file.truncate(end)  # half a line of a killed attempt
 
@@ -63,8 +63,6 @@ class StepLog(Callback):
             return
         self._seen = step
         norm = self._gradient_norm()
-        if self._train.precision != "16-mixed":  # whose loss scaler leaves steps out by design
-            check_gradient_norm(norm, step)
         self._meter.note(norm)
         if step % self._train.log_every_steps and step != self._train.steps:
             return

@@ -28,6 +28,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def __init__(self, stage: int, clip_norm: float, backend: str) -> None:
         super().__init__(
             stage=stage,
+            exclude_frozen_parameters=True,
             cluster_environment=TorchElasticEnvironment(),
             logging_batch_size_per_gpu=1,  # only for DeepSpeed's own speed log, which is off
             process_group_backend=backend,

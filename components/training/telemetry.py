@@ -17,7 +17,7 @@ from components.training.objective import MicroBatch
 from components.training.stopwatch import Stopwatch
 
 COUNT_EVERY = 128
-"""Steps between two whose FLOPs are counted, after 1, 2, 4, 8, ..."""
+"""Steps of this process between two whose FLOPs are counted, after 1, 2, 4, 8, ..."""
 
 
 class Telemetry(Callback):
@@ -26,6 +26,7 @@ class Telemetry(Callback):
     def __init__(self, train: TrainParams, device: str, watch: Stopwatch) -> None:
         self._train, self._device, self._watch = train, device, watch
         self._process = psutil.Process()
+        self._start = 0
         self._peak: float | None = None
         self._flops = self._tokens = 0.0
         self._count: FlopCount | None = None
@@ -43,11 +44,12 @@ class Telemetry(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._peak = peak_flops(self._train.telemetry.peak_tflops, self._device, self._train.precision)
+        self._start = trainer.global_step
         self._watch.start()
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
         self._watch.lap("data")
-        step = trainer.global_step + 1
+        step = trainer.global_step - self._start + 1
         if trainer.is_global_zero and (step % COUNT_EVERY == 0 or step & (step - 1) == 0):
             self._begin_count(module, batch)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import standin_rank
 import torch
 from torch import nn
 
-from components.training.checkpoint import CURSOR_FILE, DATA
+from components.data.cursor import Cursor
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.rank import leave, run_rank
-from components.training.validation import HeldOutBatch
+from components.training.resume import read_cursor
+from components.training.rollbacks import leave_out
 
 
 class HeldOut(standin_rank.HeldOut):
@@ -23,36 +24,35 @@ class HeldOut(standin_rank.HeldOut):
 
     buckets = (0, 1)
 
-    def batches(self, rank: int, ranks: int) -> Iterator[tuple[HeldOutBatch, bool]]:
-        return super().batches(rank, ranks)
 
+class LeveledData:
+    """Rows of a step are larger at a higher level; the moves are in the cursor."""
 
-class Rows:
-    """Rows of a step are larger at a higher level; moves are the whole state."""
-
-    def __init__(self, resume: Path | None, moves: tuple[tuple[int, int], ...]) -> None:
-        self.moves = dict(moves) if resume is None else dict(json.loads((resume / CURSOR_FILE).read_text())[DATA]["moves"])
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
 
     def level(self, step: int) -> int:
-        return self.moves[max(first for first in self.moves if first <= step)] if any(first <= step for first in self.moves) else 0
+        return self.cursor.level(step)
 
     def move(self, step: int, level: int) -> None:
-        self.moves[step] = level
+        self.cursor = replace(self.cursor, moves=(*self.cursor.moves, (step, level)))
 
-    def cursor(self, step: int) -> dict[str, object]:
-        return {"moves": list(self.moves.items())}
+    def cursor_of(self, step: int) -> dict[str, object]:
+        return Cursor(step, 8 * step, self.cursor.skipped, moves=self.cursor.moves).to_dict()
 
     def batch_of(self, step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[standin_rank.Rows], Targets]:
-        (rows,), targets = standin_rank.batch_of(step, rank, ranks, micro)
-        return (standin_rank.Rows(rows.values * (1 + self.level(step)), rows.pictured, rows.explodes),), targets
+        (rows,), targets = standin_rank.Data(self.cursor).batch_of(step, rank, ranks, micro)
+        return (replace(rows, values=rows.values * (1 + 0.1 * self.level(step))),), targets
 
 
 def leveled(job: Job) -> tuple[nn.Module, object, object, object, object, object]:
     torch.manual_seed(job.seed)
-    rows = Rows(job.resume, job.train.progression.moves)
+    cursor = leave_out(read_cursor(job.resume), job.rollbacks)
+    data = LeveledData(cursor if cursor.moves else replace(cursor, moves=job.train.progression.moves))
     held_out = HeldOut() if job.train.validation.every_steps else None
-    return standin_rank.Network(), rows.batch_of, standin_rank.save, rows.cursor, held_out, rows
+    return standin_rank.Network(), data.batch_of, standin_rank.save, data.cursor_of, held_out, data
 
 
 if __name__ == "__main__":
+    (Path(sys.argv[1]) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
     leave(run_rank(Path(sys.argv[1]), leveled))

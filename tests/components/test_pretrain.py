@@ -15,6 +15,7 @@ import pytest
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
+from components.checkpoints.folder import CheckpointFolder
 from components.data.sources.digits import export_digits
 from components.launch.local import DeadRank
 from components.params import Params, load, merge, parse, read_mapping
@@ -27,7 +28,6 @@ from components.settings import Settings
 from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files
 from components.training import supervise
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import read_job, write_failure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,8 @@ class Line:
         self.root, self.paths = root, Paths(root)
         self.settings = Settings(root=root)
         values = merge(read_mapping(ROOT / "params.yaml"), read_mapping(ROOT / "params" / "smoke.yaml"))
-        self.params: Params = parse(values)
+        measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
+        self.params: Params = parse(merge(values, {"pretrain": measured}))
         export_digits(self.paths.input / "digits")
         prepare.run(self.params, self.paths, self.context("prepare")[0])
 
@@ -89,11 +90,20 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert result.model_digest == weights.model_digest == tracking.models[0]["model_digest"]
     assert not damaged_files(line.settings.home.weights / weights.model_digest, weights)
     rows = list(csv.DictReader((line.paths.pretrain / "losses.csv").read_text().splitlines()))
-    assert (
-        [int(row["step"]) for row in rows] == [point["step"] for point in tracking.points] == list(range(1, line.params.pretrain.steps + 1))
-    )
-    names = {"loss", "text_loss", "image_loss", "lr", "grad_norm", "tokens_per_second", "images_per_second"}
-    assert all(set(point["metrics"]) == names for point in tracking.points)
+    curve = [point for point in tracking.points if "loss" in point["metrics"]]
+    assert [int(row["step"]) for row in rows] == [point["step"] for point in curve] == list(range(1, line.params.pretrain.steps + 1))
+    names = {"loss", "text_loss", "image_loss", "lr", "grad_norm", "tokens_per_second", "images_per_second", "mfu", "memory/rss_bytes"}
+    laps = {f"time/{lap}" for lap in ("step", "data", "forward", "backward", "optimizer")}
+    assert all(names | laps <= set(point["metrics"]) for point in curve)
+    assert all(0 < point["metrics"]["mfu"] < 1 for point in curve)
+    assert {"time/checkpoint", "time/validation"} <= set(curve[3]["metrics"])
+    assert_sources_add_up([point["metrics"] for point in curve])
+    assert [point["step"] for point in tracking.points if "grad_norm/rest/decay" in point["metrics"]] == [2, 4, 6]
+    held_out = list(csv.DictReader((line.paths.pretrain / "validation.csv").read_text().splitlines()))
+    assert {int(row["step"]) for row in held_out} == {3, 6}
+    found = {row["name"] for row in held_out}
+    assert {"question/text_loss", "story/image_loss", "bucket_1/stop_accuracy", "bucket_8/stop_accuracy"} <= found
+    assert curve[-1]["metrics"]["goodput"] > 0
     assert json.loads((line.paths.pretrain / "metrics.json").read_text()) == dict(result.metrics)
     progress = [event for event in read_events(line.root / "events" / "pretrain.jsonl") if event.name == "progress"]
     assert progress[-1].values["done"] == progress[-1].values["total"] == line.params.pretrain.steps
@@ -104,6 +114,18 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert tuned.metrics["image_loss"] == 0
     assert read_job(context.work.body).initial == line.settings.home.weights / weights.model_digest
     assert WeightsRecord.read(line.paths.finetune("vqa") / "weights.json").config == weights.config
+
+
+def assert_sources_add_up(points: list[dict[str, float]]) -> None:
+    """The losses by name are parts of the loss of all; a point is one step here."""
+    names = {name.split("/")[1] for point in points for name in point if name.startswith("source/")}
+    assert names >= {"question", "referring"}
+    for loss, count in (("text_loss", "text_targets"), ("image_loss", "pictures")):
+        for point in points:
+            own = [f"source/{name}" for name in names if f"source/{name}/{loss}" in point]
+            shares = [(point[f"{name}/{loss}"], point[f"{name}/{count}"]) for name in own]
+            total = sum(number for _, number in shares)
+            assert sum(mean * number for mean, number in shares) / max(total, 1) == pytest.approx(point[loss], rel=1e-5)
 
 
 def test_impossible_sizes_are_named_before_any_rank_starts(line: Line) -> None:

@@ -16,8 +16,7 @@ from components.training.validation import HeldOutBatch, Tally, bucket_of, bucke
 
 
 def validated(world: World) -> dict[int, dict[str, float]]:
-    found = {point["step"]: {name: v for name, v in point["metrics"].items() if name.startswith("validation/")} for point in world.points}
-    return {step: values for step, values in found.items() if values}
+    return {point["step"]: point["metrics"] for point in world.points if any(name.startswith("validation/") for name in point["metrics"])}
 
 
 def test_buckets_are_powers_of_two_and_all_documents_have_one() -> None:
