@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from training_world import World, train_params
 
-from components.training.journal import read_journal
-from components.training.progressing import undecided
+from components.data.cursor import Cursor
+from components.training.journal import Journal, read_journal
+from components.training.progressing import Progressing, undecided
 
 LEVELS = [{"max_images": 1}, {"max_images": 2}, {}]
 OBJECTIVE = {"balance": {"mode": "losses", "ratio": 8, "decay": 0.5}}
@@ -45,14 +47,27 @@ def test_a_killed_training_makes_the_same_moves_once_and_ends_with_the_same_weig
     assert [point["metrics"]["progression/level"] for point in whole.points if "loss" in point["metrics"]] == [0, 1, 1]
 
 
-def test_two_ranks_find_the_same_and_a_fixed_schedule_is_told_too(warm: Mapping[str, str], tmp_path: Path) -> None:
-    both = world(tmp_path / "both", warm, "competence", ranks=2, zero_stage=1)
+def test_two_ranks_find_the_same(warm: Mapping[str, str], tmp_path: Path) -> None:
+    both = world(tmp_path, warm, "competence", ranks=2, zero_stage=1)
     assert both.attempt() is None
     assert moves(both) == [("progression_raised", 4, 1), ("progression_raised", 8, 2)]
-    fixed = world(tmp_path / "fixed", warm, "fixed", validation={}, log_every_steps=1)
-    assert fixed.attempt() is None
-    assert moves(fixed) == [("progression_raised", 3, 1), ("progression_raised", 6, 2)]
-    assert logged(fixed, "progression/level") == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_fixed_schedule_is_told_when_it_takes_effect(tmp_path: Path) -> None:
+    train = world(tmp_path, {}, "fixed").train
+    journal = Journal(tmp_path / "events.jsonl")
+    levels = SimpleNamespace(level=Cursor(moves=train.progression.moves).level)
+    for first in (0, 4):  # and once more, after a kill, from step 4 on
+        progressing, trainer = Progressing(train.progression, levels, journal), SimpleNamespace(global_step=first)
+        progressing.on_train_start(trainer, None)
+        for step in range(first + 1, 9):
+            trainer.global_step = step
+            progressing.on_train_batch_end(trainer, None, None, None, 0)
+    assert [(entry.step, entry.values["before"], entry.values["level"]) for entry in read_journal(journal.path)[0]] == [
+        (3, 0, 1),
+        (6, 1, 2),
+    ]
+    assert [progressing.each_step(step) for step in (3, 4)] == [{"progression/level": [0.0]}, {"progression/level": [1.0]}]
 
 
 def test_rows_are_made_ahead_up_to_where_a_move_may_come() -> None:
