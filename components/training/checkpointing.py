@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CURSOR_FILE, DATA, ENGINE
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
+from components.run.lease import is_held
 from components.training.lit_module import TrainingModule
 from components.training.origin import Origin
 from components.training.random_state import load_random_state, save_random_state
@@ -22,6 +24,7 @@ from components.training.stored import NETWORK
 CursorOf = Callable[[int], dict[str, Any]]
 """Where the data stand before a step, as JSON values."""
 METER = "meter"
+_POLL_S = 0.01
 
 
 class Keeper(Protocol):
@@ -33,9 +36,10 @@ class Keeper(Protocol):
 
 
 class Checkpointing(Callback):
-    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
+    """Writes a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
 
-    `keepers` are kept under their names in the cursor file. `origin` is there on rank 0.
+    Whoever watches the ranks commits it while they go on; the next one waits until that is done. `keepers` are kept under their names in
+    the cursor file. `origin` is there on rank 0.
     """
 
     def __init__(
@@ -89,7 +93,11 @@ class Checkpointing(Callback):
                 checkpoint["state_dict"].pop(f"{NETWORK}{name}", None)
 
     def _save(self, trainer: Trainer, step: int) -> None:
+        began = time.monotonic()
         if trainer.is_global_zero:
+            while self._folder.in_flight() and is_held(self._folder.folder):
+                time.sleep(_POLL_S)
+            waited = time.monotonic() - began
             self._folder.begin(step)
         trainer.strategy.barrier()
         staging = self._folder.staging(step)
@@ -100,5 +108,8 @@ class Checkpointing(Callback):
             kept = {name: dict(keeper.state()) for name, keeper in self._keepers.items()}
             (staging / CURSOR_FILE).write_text(json.dumps({"step": step, DATA: self._cursor_of(step), **kept}))
         trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            self._folder.commit(step, {"ranks": trainer.world_size, "zero_stage": self._train.zero_stage if trainer.world_size > 1 else 0})
+        if self._origin is not None:
+            cost = {"wait_s": waited, "save_s": time.monotonic() - began - waited}
+            self._folder.complete(step, {**self._origin.info, "cost": cost})
+            if not is_held(self._folder.folder):  # nobody watches who would commit it
+                self._folder.commit(step)

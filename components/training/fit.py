@@ -13,13 +13,13 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.progression.balance import Balance
 from components.run.filetree import whole_folder
 from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
+from components.training.commits import checkpoint_folder
 from components.training.engine import build_engine
 from components.training.group_norms import GroupNorms
 from components.training.guard import Guard
@@ -136,7 +136,7 @@ def fit(
             Lap(watch, "log"),
             *([Validation(job, held_out, sum_over_ranks, hearers), Lap(watch, "validation")] if held_out else []),
             *([progressing] if progressing else []),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
             Lap(watch, "checkpoint"),
         ],
         logger=False,

@@ -24,19 +24,29 @@ class Forwarder:
     """
 
     def __init__(
-        self, points: Path, journal: Path, steps: int, tracking: StageRun, events: EventWriter, clock: Callable[[], float] = time.monotonic
+        self,
+        points: Path,
+        journal: Path,
+        steps: int,
+        tracking: StageRun,
+        events: EventWriter,
+        clock: Callable[[], float] = time.monotonic,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
+        """`look` is called with each `forward`."""
         self._points, self._journal, self._steps = points, journal, steps
         self._tracking, self._events, self._clock = tracking, events, clock
         self._began_ms = began_ms(points.parent)
         self._goodput = Goodput(self._began_ms)
         self._told_points = self._told_entries = 0
+        self._look = look
         self._counts: Counter[str] = Counter()
         self._unkept = False
         self._kept_at = -ARTIFACT_EVERY_S
 
     def forward(self) -> None:
         """Everything that is new."""
+        self._look()
         points, self._told_points = read_points(self._points, self._told_points)
         if points:
             if (share := self._goodput.note(points)) is not None:

@@ -111,7 +111,7 @@ class Objective:
         own = [torch.stack([text.detach(), image.detach()]).double(), known]
         by_name = [sums_by_name(output, batch.own.labels)] if batch.own.labels else []
         reduced = self._reduce(torch.cat([*own, *by_name])).tolist()
-        sums = Sums(*reduced[:_OWN], tuple(reduced[_OWN:]))
+        sums = replace(Sums(*reduced[:_OWN]), by_name=tuple(reduced[_OWN:]))
         loss = self._text_weight * text / (sums.step_text or 1.0) + image_weight * image / (sums.step_images or 1.0)
         if self._balance:
             self._balance.add(sums.text_mean, sums.image_mean, sums.step_text, sums.step_images)

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
 from components.checkpoints.folder import CheckpointFolder
+from components.committed import find_committed
 from components.data.sources.digits import export_digits
+from components.evaluate_step import evaluate_step
 from components.launch.local import DeadRank
 from components.params import Params, load, merge, parse, read_mapping
+from components.register_step import register_step
+from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.run.work import WorkFolder
+from components.run.workspace import Request, RunRecord
 from components.settings import Settings
+from components.tracking.mlflow_run import connect, open_run
 from components.tracking.spool import Point
-from components.tracking.weights import WeightsRecord, damaged_files
+from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
+from components.training.identity import info_of
 from components.training.job import read_job, write_failure
+from components.training.sampling import Samples
 
+PATIENCE_S = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,12 +52,16 @@ class Tracking:
         self.points: list[Point] = []
         self.tags: dict[str, object] = {}
         self.models: list[dict[str, Any]] = []
+        self.artifacts: list[Path] = []
 
     def log_metrics(self, points: list[Point]) -> None:
         self.points += points
 
     def set_tags(self, tags: dict[str, object]) -> None:
         self.tags |= tags
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append(path)
 
     def publish_model(self, folder: Path, weights: dict[str, Any]) -> None:
         self.models.append(weights)
@@ -168,20 +184,29 @@ def test_the_cause_is_reported_not_its_echo(tmp_path: Path, status: int, told: S
 
 def test_a_job_goes_on_from_the_newest_good_checkpoint(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     context, _ = line.context("resumed")
-    folder = CheckpointFolder(context.work.body.resolve() / "checkpoints")
+    initial = line.root / "initial"
+    initial.mkdir()
+    (initial / "config.json").write_text("{}")
+    fresh = supervise.plan_job(line.params, line.paths, context, "vqa", initial)
+    assert fresh.resume is None
+    folder = CheckpointFolder(fresh.checkpoints)
     for step in (2, 4):
-        (folder.begin(step) / "cursor.json").write_text("{}")
-        folder.commit(step, {})
+        (folder.begin(step) / "cursor.json").write_text(json.dumps({"step": step}))
+        folder.commit(step, info_of(fresh))
     (folder.folder / "step-00000004" / "cursor.json").write_text("harmed")
-    job = supervise.plan_job(line.params, line.paths, context, "vqa", line.root)
+    job = supervise.plan_job(line.params, line.paths, context, "vqa", initial)
     assert set(job.patterns) == {"finetune.vqa.freeze", "finetune.vqa.groups"}
-    first = supervise.plan_job(line.params, line.paths, context, "pretrain", {})
+    first = supervise.plan_job(line.params, line.paths, line.context("first")[0], "pretrain", {})
     assert first.patterns["finetune.vqa.freeze"] == ("image_decoder", "context_feat_proj")
     assert job.resume == folder.folder / "step-00000002"
-    assert job.initial == line.root
+    assert job.initial == initial
     assert job.image_loss_weight == 0, "the task's value"
     assert job.text_loss_weight == line.params.model.text_loss_weight, "the model's where the task has none"
     assert "checkpoint passed over" in caplog.text
+    (initial / "config.json").write_text("{ }")
+    with pytest.raises(StageError, match=r"no checkpoint can be used: .*it is of another training: model is") as error:
+        supervise.plan_job(line.params, line.paths, context, "vqa", initial)
+    assert error.value.failure is FailureClass.BAD_DATA, "one is damaged, the other of another training"
 
 
 def test_the_curve_is_written_digit_by_digit(tmp_path: Path) -> None:
@@ -201,3 +226,72 @@ def test_supervisors_import_no_torch() -> None:
 
 def test_the_parameters_of_the_repository_load() -> None:
     assert load(ROOT / "params.yaml").training("pretrain").ranks == train_params().ranks == 2
+
+
+@pytest.fixture
+def running(line: Line, store_uri: str, tmp_path: Path) -> tuple[Settings, str]:
+    """A repository in which the line's pretraining is a run that goes on, and the MLflow run of its stage."""
+    key, digest = "k" * 64, "d" * 32
+    settings = Settings(root=tmp_path, tracking_uri=store_uri)
+    files = settings.home.run("a-run")
+    RunRecord(1, "a-run", 0.0, Request("abc", None, "p" * 64)).write(files.record)
+    EventWriter(files.events("pretrain")).started("pretrain", key)
+    (files.folder / "dvc.lock").write_text(f"stages: {{prepare: {{outs: [{{path: outputs/index, md5: {digest}.dir}}]}}}}")
+    asked = {"documents": {"question": 2, "caption": 1, "multi": 1}, "ranks": 1}
+    values = merge(line.params.model_dump(mode="json"), {"evaluate": asked})
+    (files.folder / "params.yaml").write_text(json.dumps(values))
+    (settings.home.folder / "data").mkdir()
+    (settings.home.folder / "data" / digest).symlink_to(line.paths.index)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "shards").symlink_to(line.paths.shards)
+    (settings.work_root / key).mkdir(parents=True)
+    shutil.copytree(line.root / "work" / "pretrain" / "body", settings.work_root / key / "body")
+    client = connect(settings)
+    return settings, open_run(client, settings, "pretrain", {"mmfs.stage_key": key})
+
+
+def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: Line, running: tuple[Settings, str]) -> None:
+    settings, run_id = running
+    client = connect(settings)
+    with pytest.raises(StageError, match="there is no such checkpoint") as error:
+        find_committed(settings, "a-run", "pretrain", 3)
+    assert error.value.fix == "committed steps of pretrain of run a-run: 2, 4"
+    committed = find_committed(settings, "a-run", "pretrain", 4)
+    [scores] = evaluate_step(settings, committed, ("vqa",))
+    history = client.get_metric_history(run_id, "evaluation/vqa/question_accuracy")
+    assert [(one.step, one.value) for one in history] == [(4, getattr(scores.metrics["question_accuracy"], "value", None))]
+    assert {one.path.rpartition("/")[2] for one in client.list_artifacts(run_id, scores.place)} >= {
+        "samples.jsonl",
+        "manifest.json",
+        "pictures",
+    }
+
+    made = register_step(settings, committed, "vqa")
+    assert (made.model, made.version, made.created, made.evaluated) == ("mmfs-vqa", 1, True, (scores.place,))
+    version = find_version(client, "mmfs-vqa", 1)
+    told = {"mmfs.run_id": "a-run", "mmfs.stage": "pretrain", "mmfs.step": "4", "mmfs.checkpoint": committed.digest, "mmfs.git_sha": "abc"}
+    assert told.items() <= version.tags.items()
+    assert fetch_evaluated(client, version, scores.manifest).manifest == scores.manifest
+    assert committed.folder.pins() == {4: "registered as mmfs-vqa"}
+    assert made.digest != WeightsRecord.read(line.paths.pretrain / "weights.json").model_digest
+    assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
+
+
+def test_a_checkpoint_is_sampled_by_a_process_of_its_own(line: Line) -> None:
+    context, tracking = line.context("pretrain")
+    job = read_job(context.work.body)
+    telemetry = job.train.telemetry.model_copy(update={"samples_every_steps": 3, "sample_documents": 2})
+    job = job.model_copy(update={"train": job.train.model_copy(update={"telemetry": telemetry})})
+    seconds = iter(range(100_000))
+    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)))
+    deadline = time.monotonic() + PATIENCE_S
+    kept = job.work / "samples"
+    while not (tracking.artifacts and not list(kept.glob(".step-*"))) and time.monotonic() < deadline:
+        samples.look()
+        time.sleep(0.1)
+    [picture] = tracking.artifacts
+    assert picture == job.work / "samples" / "step-00000004.png"
+    with Image.open(picture) as drawn:
+        assert drawn.width > 300 and drawn.height > 200
+    samples.look()
+    assert [path.name for path in kept.iterdir()] == [picture.name], "no other before the next is due"

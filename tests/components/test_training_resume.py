@@ -1,10 +1,9 @@
-"""Training with real DeepSpeed on two gloo ranks: killed anywhere, the same command ends with the same weights."""
+"""Training with real DeepSpeed on two gloo ranks: stopped and resumed it ends with the same weights (kills: test_training_kills)."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,19 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_world import STEPS, World, train_params
+from training_world import World, train_params
 
 from components.checkpoints.folder import CheckpointFolder
 from components.run.failures import FailureClass
 from components.training.job import read_job, write_job
-
-SEED = 20
-SHAPES = [
-    pytest.param({"zero_stage": 1}, id="zero-1"),
-    pytest.param({"zero_stage": 2, "accumulate": 2}, id="zero-2-accumulated"),
-    pytest.param({"zero_stage": 3}, id="zero-3"),
-    pytest.param({"ranks": 1, "accumulate": 2}, id="plain-accumulated"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +29,6 @@ def whole(warm: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         return world
 
     return train
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_killed_training_ends_with_the_same_weights_and_curve(
-    shape: dict[str, int], whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
-) -> None:
-    train = train_params(**shape)
-    draw = random.Random(f"{SEED} {shape}")
-    step, rank = draw.randrange(1, STEPS), draw.randrange(train.ranks)
-    print(f"SIGKILL to rank {rank} at step {step}")
-    killed = World(tmp_path, train, warm)
-    dead = killed.attempt(KILL_AT=f"{step}:{rank}:9")
-    assert dead is not None
-    assert (dead.rank, dead.status) == (rank, -9)
-    assert not (killed.work / "export").exists()
-    assert killed.attempt() is None
-    assert killed.digest == whole(**shape).digest
-    assert killed.curve == whole(**shape).curve
-    assert [row[0] for row in killed.curve] == [3, 6, 8]
 
 
 def test_a_fresh_rank_gives_the_weights_of_a_forked_one(whole: Callable[..., World], tmp_path: Path) -> None:

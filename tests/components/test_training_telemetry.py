@@ -162,7 +162,7 @@ def groups(world: World) -> dict[int, dict[str, float]]:
     return {point["step"]: point["metrics"] for point in world.points if any(name.startswith("grad_norm/") for name in point["metrics"])}
 
 
-@pytest.mark.parametrize("shape", [{"zero_stage": 1}, {"zero_stage": 2, "accumulate": 2}, {"zero_stage": 3}], ids=str)
+@pytest.mark.parametrize("shape", [{"zero_stage": 2, "accumulate": 2}, {"zero_stage": 3}], ids=str)
 def test_group_norms_are_those_of_one_process(shape: dict[str, int], trained: Callable[..., World]) -> None:
     plain, sharded = groups(trained(ranks=1)), groups(trained(**shape))
     assert list(plain) == list(sharded) == [2, 4]
