@@ -95,6 +95,8 @@ def fit(
     Raises StageError (preempted), BadSteps (non_finite, spike) on every rank.
     """
     train, rank = job.train, int(os.environ["RANK"])
+    if train.progression.mode != "none" and levels is None:
+        raise ValueError(f"{job.stage} has progression.mode {train.progression.mode}, and was given nothing that draws rows by levels")
     pulse = Pulse(pulse_file(job.work, rank))
     pulse.beat(0, "set-up")
     freeze(network, train.freeze)
