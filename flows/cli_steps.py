@@ -34,7 +34,7 @@ def evaluate(
     run: Run,
     step: Step,
     stage: Stage = "pretrain",
-    task: Annotated[list[Task] | None, typer.Option(help="Score at this task only; may be given again.", show_default=False)] = None,
+    task: Annotated[Task | None, typer.Option(help="Score at this task only.", metavar="TASK", show_default=False)] = None,
     json_: Json = False,
 ) -> None:
     """Score a committed checkpoint of a run, while the run trains on or after it stopped, at the tasks it is asked for.
@@ -46,7 +46,7 @@ def evaluate(
     with committed_step(run, stage, step, "Evaluating") as (settings, committed):
         from components.evaluate_step import evaluate_step
 
-        found = evaluate_step(settings, committed, tuple(task or ()))
+        found = evaluate_step(settings, committed, (task,) if task else ())
     if json_:
         print_json([asdict(one) | {"metrics": {name: metric.model_dump() for name, metric in one.metrics.items()}} for one in found])
     else:
