@@ -136,9 +136,11 @@ def fit(
             guard,
             StepLog(job, meter, engine.gradient_norm, factor, telemetry.figures, also),
             Lap(watch, "log"),
-            *([Validation(job, held_out, sum_over_ranks, hearers), Lap(watch, "validation")] if held_out else []),
+            *([Validation(job, held_out, sum_over_ranks, pulse.beat, hearers), Lap(watch, "validation")] if held_out else []),
             *([progressing] if progressing else []),
-            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            Checkpointing(
+                checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
+            ),
             Lap(watch, "checkpoint"),
         ],
         logger=False,

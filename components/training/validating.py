@@ -24,8 +24,12 @@ class Validation(Callback):
     """Held-out means every `validation.every_steps` and after the last step, as a metric point of rank 0; a step that an earlier attempt
     has logged is computed again for who listens, but not logged again."""
 
-    def __init__(self, job: Job, held_out: HeldOut, reduce: Reduce, listeners: Sequence[Hear] = ()) -> None:
+    def __init__(
+        self, job: Job, held_out: HeldOut, reduce: Reduce, beat: Callable[[int, str], None], listeners: Sequence[Hear] = ()
+    ) -> None:
+        """`beat` is told of each batch, so that nobody takes the rank for dead."""
         self._job = job
+        self._beat = beat
         self._held_out = held_out
         self._reduce = reduce
         self._listeners = tuple(listeners)
@@ -58,6 +62,7 @@ class Validation(Callback):
         weights = {"text_weight": self._job.text_loss_weight, "image_weight": self._job.image_loss_weight}
         with undisturbed(network, device), trainer.precision_plugin.forward_context():
             for rows, counts in self._held_out.batches(trainer.global_rank, trainer.world_size):
+                self._beat(trainer.global_step, "validation")
                 on_device = rows.to(device)
                 output = network(*on_device.arguments, **weights)
                 if counts:

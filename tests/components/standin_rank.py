@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from components.training.validation import HeldOutBatch
 from model.weights import write_weights
 
 WIDTH = 8
+BUILT: list[Network] = []
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,16 @@ class Network(nn.Module):
             nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH)
         )
         self.decoder = nn.Linear(WIDTH, WIDTH)
+        self.before_explosion: str | None = None
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
-        hidden = self.norm(rows.values)
-        said = self.text(hidden)
-        each = (said - rows.values.flip(-1)).square().mean(-1)
+        if rows.explodes:
+            self.before_explosion = digest(self)
+        values = rows.values.to(self.norm.weight.dtype)
+        said = self.text(self.norm(values))
+        each = (said - values.flip(-1)).square().mean(-1)
         text = each.sum()
-        pictures = rows.values[:, 0]
+        pictures = values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
         return Output(
             text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0),
@@ -81,6 +86,12 @@ class Network(nn.Module):
             image.detach(),
             said.detach().argmax(-1).flatten(),
         )
+
+
+def digest(network: nn.Module) -> str:
+    """Of what this rank has of the weights."""
+    parts = [getattr(parameter, "ds_tensor", parameter).detach().float().numpy().tobytes() for parameter in network.parameters()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -173,9 +184,15 @@ def save(network: nn.Module, folder: Path) -> None:
 def standin(job: Job) -> tuple[nn.Module, object, object, object, object]:
     torch.manual_seed(job.seed)
     data = Data(leave_out(read_cursor(job.resume), job.rollbacks))
-    return Network(), data.batch_of, save, data.cursor_of, HeldOut() if job.train.validation.every_steps else None
+    BUILT.append(Network())
+    return BUILT[0], data.batch_of, save, data.cursor_of, HeldOut() if job.train.validation.every_steps else None
 
 
 if __name__ == "__main__":
     (Path(sys.argv[1]) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
-    leave(run_rank(Path(sys.argv[1]), standin))
+    status = run_rank(Path(sys.argv[1]), standin)
+    for network in BUILT:
+        if network.before_explosion is not None:
+            same = digest(network) == network.before_explosion
+            (Path(sys.argv[1]) / f"weights-{os.environ['RANK']}").write_text("as they were" if same else "changed")
+    leave(status)

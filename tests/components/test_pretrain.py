@@ -37,9 +37,13 @@ from components.tracking.mlflow_run import connect, open_run
 from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
+from components.training.attempts import failure_of
+from components.training.export import export_checkpoint
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
 from components.training.sampling import Samples
+from components.training.tensors import read_tensors
+from model.build import load_model
 
 PATIENCE_S = 300.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +127,16 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert json.loads((line.paths.pretrain / "metrics.json").read_text()) == dict(result.metrics)
     progress = [event for event in read_events(line.root / "events" / "pretrain.jsonl") if event.name == "progress"]
     assert progress[-1].values["done"] == progress[-1].values["total"] == line.params.pretrain.steps
+    last = CheckpointFolder(read_job(context.work.body).checkpoints).latest()[0]
+    assert last is not None
+    export_checkpoint(last.path, line.root / "exported")
+    cached = line.settings.home.weights / weights.model_digest
+    assert [path.name for path in sorted((line.root / "exported").iterdir())] == [file.name for file in weights.files]
+    assert all((line.root / "exported" / name).read_bytes() == (cached / name).read_bytes() for name in ("config.json", "tokenizer.json"))
+    trained, ended = (load_model(folder).state_dict() for folder in (line.root / "exported", cached))
+    told = read_tensors(last.path / "tensors.json")
+    assert {name for name, tensor in told.items() if tensor.sha256 and not trained[name].equal(ended[name])} == set(), "frozen ones stay"
+    assert any(not trained[name].equal(ended[name]) for name in trained), "it is of an earlier step"
 
     context, _ = line.context("finetune-vqa")
     tuned = finetune.run(line.params, line.paths, context, task="vqa")
@@ -178,7 +192,7 @@ def test_a_failing_rank_is_reported_in_its_own_words(line: Line) -> None:
 def test_the_cause_is_reported_not_its_echo(tmp_path: Path, status: int, told: StageError | None, expected: FailureClass) -> None:
     if told is not None:
         write_failure(tmp_path, 0, told)
-    problem = supervise.failure_of(DeadRank(1, status, tmp_path / "rank-1.log"), tmp_path)
+    problem = failure_of(DeadRank(1, status, tmp_path / "rank-1.log"), tmp_path)
     assert problem.failure is expected
 
 

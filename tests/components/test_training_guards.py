@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch import LightningModule, Trainer
+from training_world import train_params
 
 from components.data.cursor import Cursor
 from components.guard_params import GuardParams
 from components.run.failures import FailureClass, Restart, StageError
 from components.training.bad_steps import BadSteps
+from components.training.guard import Guard
+from components.training.objective import Sums
 from components.training.restarts import Budget, restart_of
 from components.training.rollbacks import (
     Decisions,
@@ -168,6 +174,7 @@ def test_the_budget_is_refilled_by_progress() -> None:
     [
         (FailureClass.OUT_OF_MEMORY, -9, Restart.BUDGETED),
         (FailureClass.OUT_OF_MEMORY, 71, Restart.NEVER),
+        (FailureClass.BAD_DATA, 65, Restart.NEVER),
         (FailureClass.BUG, -11, Restart.BUDGETED),
         (FailureClass.BUG, 1, Restart.NEVER),
         (FailureClass.PREEMPTED, -15, Restart.FREE),
@@ -205,3 +212,45 @@ def test_ranks_hang_when_no_counter_moves_whatever_the_clocks_say(tmp_path: Path
     assert not Watchdog(paths, 0.0, lambda: now[0]).hung()
     assert clear_pulses(tmp_path, 2) == paths
     assert Beat.read(paths[0]) == Beat()
+
+
+def first_bad(guard: Guard, norms: list[float], losses: list[float]) -> int | None:
+    """Let a guard see some steps; the first of those that it ends with."""
+    trainer = cast(Trainer, SimpleNamespace(global_step=0))
+    module = cast(LightningModule, None)
+    guard.on_train_start(trainer, module)
+    for number, (norm, loss) in enumerate(zip(norms, losses, strict=True), 1):
+        NORM[0] = norm
+        guard.add(Sums(text_loss=loss, image_loss=0.0, step_text=1, step_images=0, tokens=1, images=0, stop=0))
+        guard.on_train_batch_end(trainer, module, None, None, 0)  # between two micro-batches
+        trainer.global_step = number  # type: ignore[misc]
+        try:
+            guard.on_train_batch_end(trainer, module, None, None, 1)
+        except BadSteps as bad:
+            return bad.first if bad.last == number else None
+    return None
+
+
+NORM = [0.0]
+
+
+@pytest.mark.parametrize(("precision", "ends"), [("32-true", 2), ("bf16-mixed", 2), ("16-mixed", 6)])
+def test_only_a_loss_scaler_may_leave_steps_out_and_not_for_ever(precision: str, ends: int) -> None:
+    train = train_params(precision=precision, guard={"max_skipped_steps": 2})
+    guard = Guard(train, 1.0, 1.0, lambda: NORM[0])
+    assert first_bad(guard, [1, math.inf, 1, math.nan, math.inf, math.inf, 1], [1.0] * 7) == ends
+
+
+def test_the_gradient_norm_is_judged_where_that_is_asked_for() -> None:
+    norms, losses = [1.0] * 20 + [1e6] * 3, [1.0] * 23
+    values = GUARD.model_dump()
+    assert first_bad(Guard(train_params(guard=values), 1.0, 1.0, lambda: NORM[0]), norms, losses) is None
+    watching = Guard(train_params(guard=values | {"watch_gradient_norm": True}), 1.0, 1.0, lambda: NORM[0])
+    assert not watching.suspicious
+    assert first_bad(watching, norms, losses) == 21
+    assert watching.suspicious
+    resumed = Guard(train_params(guard=values), 1.0, 1.0, lambda: NORM[0], rollbacks=1)
+    resumed.load(json.loads(json.dumps(watching.state())))
+    assert resumed.state() == watching.state() | {"rollbacks": 1}
+    resumed.load({})
+    assert not resumed.suspicious

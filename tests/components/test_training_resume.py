@@ -6,16 +6,22 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from training_world import World, train_params
 
 from components.checkpoints.folder import CheckpointFolder
-from components.run.failures import FailureClass
+from components.checkpoints.places import FolderPlace
+from components.checkpoints.second import SecondPlace
+from components.run.failures import FailureClass, StageError
+from components.training.attempts import Limits
+from components.training.commits import COMMITS_FILE, committer_of, going_on
 from components.training.job import read_job, write_job
+from components.training.journal import read_journal
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +69,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(warm: Mapping[str, str]
     assert checkpoint.step == 2, "the last good one"
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_gradient_that_is_not_finite_stops_before_the_step(ranks: int, warm: Mapping[str, str], tmp_path: Path) -> None:
-    world = World(tmp_path, train_params(ranks=ranks, log_every_steps=1), warm)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param({"ranks": 1}, id="plain"),
+        pytest.param({"zero_stage": 1}, id="zero-1"),
+        pytest.param({"zero_stage": 2, "precision": "bf16-mixed"}, id="zero-2-bf16"),
+        pytest.param({"zero_stage": 3}, id="zero-3"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_stops_before_the_step(shape: dict[str, Any], warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, train_params(**shape, log_every_steps=1), warm)
     world.attempt(EXPLODE_AT="2")
     assert world.failure is not None
     assert world.failure.failure is FailureClass.NON_FINITE
     assert "gradient norm of step 3" in world.failure.message
+    told = {path.read_text() for path in tmp_path.glob("weights-*")}
+    assert told == {"as they were"}, "on every rank that got so far"
 
 
 def test_a_corrupted_checkpoint_is_passed_over_with_the_reason(
@@ -92,6 +108,28 @@ def test_a_corrupted_checkpoint_is_passed_over_with_the_reason(
     assert "sha256" in reasons[0]
     assert world.attempt() is None
     assert world.digest == whole(ranks=1, accumulate=2).digest
+
+
+def test_a_machine_without_a_work_folder_goes_on_from_the_second_place(
+    whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
+) -> None:
+    shape = {"ranks": 1, "accumulate": 2}
+    second = partial(SecondPlace, FolderPlace(tmp_path / "place"))
+    lost, new = (World(tmp_path / name, train_params(**shape), warm) for name in ("lost", "new"))
+    with pytest.raises(StageError, match="ended with status -9"):
+        lost.supervise(Limits(restarts=0), partial(committer_of, second=second()), KILL_AT="5:0:9")
+    told = [entry.kind for entry in read_journal(lost.work / COMMITS_FILE)[0]]
+    assert told == ["checkpoint", "checkpoint_copied"] * 2
+    shutil.rmtree(lost.work / "checkpoints")
+    new.work.mkdir()
+    job, notes = going_on(new.job(), second())
+    assert (job.resume, notes) == (new.work / "checkpoints" / "step-00000004", [])
+    assert new.attempt() is None
+    assert new.digest == whole(**shape).digest
+    other = new.job().model_copy(update={"train": train_params(**shape, learning_rate=1e-3)})
+    with pytest.raises(StageError, match=r"of another training: schedule\.learning_rate is 0\.001, the checkpoint has 0\.01") as error:
+        going_on(other)
+    assert error.value.failure is FailureClass.BAD_CONFIG
 
 
 def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str, str], tmp_path: Path) -> None:
