@@ -24,6 +24,8 @@ from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
+from components.telemetry_params import TelemetryParams
+from components.validation_params import ValidationParams
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -224,6 +226,8 @@ class TrainParams(Frozen):
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     checkpoints: CheckpointParams = CheckpointParams()
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
+    validation: ValidationParams = ValidationParams()
+    telemetry: TelemetryParams = TelemetryParams()
     guard: GuardParams = GuardParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
@@ -256,6 +260,11 @@ class TrainParams(Frozen):
         if most is not None and (rows := self.rows_per_step // hands) > most:
             raise ValueError(f"accumulate {self.accumulate} gives a device {rows} rows at once, rows_per_device is {most}; set it to auto")
         return self.accumulate
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the mixture that are ever drawn, in its order."""
+        return tuple(name for name, weight in self.mixture.items() if is_drawn(weight))
 
     @property
     def token_budget(self) -> int:

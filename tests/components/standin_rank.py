@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from components.training.objective import Targets
 from components.training.rank import leave, run_rank
 from components.training.resume import read_cursor
 from components.training.rollbacks import leave_out
+from components.training.validation import HeldOutBatch
 from model.weights import write_weights
 
 WIDTH = 8
@@ -39,6 +41,9 @@ class Rows:
 class Output:
     text_loss_sum: Tensor
     image_loss_sum: Tensor
+    text_losses: Tensor
+    image_losses: Tensor
+    predicted: Tensor
 
 
 class Explosion(torch.autograd.Function):
@@ -69,11 +74,18 @@ class Network(nn.Module):
         if rows.explodes:
             self.before_explosion = digest(self)
         values = rows.values.to(self.norm.weight.dtype)
-        hidden = self.norm(values)
-        text = (self.text(hidden) - values.flip(-1)).square().mean(-1).sum()
+        said = self.text(self.norm(values))
+        each = (said - values.flip(-1)).square().mean(-1)
+        text = each.sum()
         pictures = values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
-        return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
+        return Output(
+            text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0),
+            image.sum(),
+            each.detach().flatten(),
+            image.detach(),
+            said.detach().argmax(-1).flatten(),
+        )
 
 
 def digest(network: nn.Module) -> str:
@@ -138,6 +150,24 @@ def _kill(kill: str, step: int) -> None:
         os.kill(os.getpid(), signal.Signals(number))
 
 
+class HeldOut:
+    """Three batches of two rows that training never sees; the largest number is to be found; 0 ends a text, 1 begins a picture."""
+
+    sources = ("caption", "story")
+    buckets = (1, 2)
+    stop, picture = 0, 1
+
+    def batches(self, rank: int, ranks: int) -> Iterator[tuple[HeldOutBatch, bool]]:
+        for turn in range(-(-3 // ranks)):
+            number = turn * ranks + rank
+            generator = torch.Generator().manual_seed(100_000 + number % 3)
+            (rows,), _ = _rows([torch.randn(4, WIDTH, generator=generator) for _ in range(2)], [True, False], False)
+            bucket = torch.tensor([0, 1])
+            target = rows.values.flip(-1).argmax(-1).flatten()
+            source = self.sources[number % 3 == 2]
+            yield HeldOutBatch(source, (rows,), target, bucket.repeat_interleave(4), bucket, rows.pictured), number < 3
+
+
 def _hang(hang: str, step: int) -> None:
     """HANG_AT=step:rank, once: the rank sleeps and answers no more."""
     at, rank = map(int, hang.split(":"))
@@ -151,11 +181,11 @@ def save(network: nn.Module, folder: Path) -> None:
     write_weights([network.state_dict()], 1, folder)
 
 
-def standin(job: Job) -> tuple[nn.Module, object, object, object]:
+def standin(job: Job) -> tuple[nn.Module, object, object, object, object]:
     torch.manual_seed(job.seed)
     data = Data(leave_out(read_cursor(job.resume), job.rollbacks))
     BUILT.append(Network())
-    return BUILT[0], data.batch_of, save, data.cursor_of
+    return BUILT[0], data.batch_of, save, data.cursor_of, HeldOut() if job.train.validation.every_steps else None
 
 
 if __name__ == "__main__":

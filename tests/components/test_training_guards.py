@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
 from training_world import train_params
@@ -20,7 +20,7 @@ from components.run.failures import FailureClass, Restart, StageError
 from components.training.bad_steps import BadSteps
 from components.training.guard import Guard
 from components.training.objective import Sums
-from components.training.restarts import Budget, restart_of
+from components.training.restarts import Budget, KilledRank, restart_of
 from components.training.rollbacks import (
     Decisions,
     Rollback,
@@ -35,6 +35,7 @@ from components.training.spikes import Series, is_spike, observe, score
 from components.training.watchdog import Beat, Pulse, Watchdog, clear_pulses, pulse_file
 
 GUARD = GuardParams(spike_window=32, spike_min_steps=16, spike_patience=3, spike_threshold=10.0)
+QUICK = settings(max_examples=50, deadline=None)
 LOSSES = st.floats(0.5, 2.0)
 
 
@@ -48,6 +49,7 @@ def watch(values: list[float], series: Series = Series()) -> tuple[Series, int |
 
 
 @given(st.lists(LOSSES, min_size=16, max_size=60), st.integers(1, 5), st.floats(1e3, 1e9))
+@QUICK
 def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, high: float) -> None:
     series, spike = watch(calm)
     assert spike is None
@@ -59,12 +61,14 @@ def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, hi
 
 
 @given(st.lists(LOSSES, min_size=20, max_size=20), st.floats(1e-3, 1e3))
+@QUICK
 def test_the_unit_of_a_loss_does_not_matter(values: list[float], unit: float) -> None:
     *line, value = values
     assert math.isclose(score(value * unit, [one * unit for one in line]), score(value, line), rel_tol=1e-6, abs_tol=1e-6)
 
 
 @given(st.lists(st.one_of(LOSSES, st.just(1e6)), max_size=80), st.data())
+@QUICK
 def test_a_checkpoint_anywhere_changes_nothing(values: list[float], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(values)))
     whole, spike = watch(values)
@@ -91,6 +95,7 @@ WINDOWS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=
 
 
 @given(WINDOWS, st.integers(0, 100))
+@QUICK
 def test_rows_are_the_draws_that_are_not_left_out(windows: list[tuple[int, int]], row: int) -> None:
     cursor = Cursor()
     for first, count in windows:
@@ -113,6 +118,7 @@ def bad(first: int, last: int, failure: FailureClass = FailureClass.SPIKE) -> Ba
 
 
 @given(st.integers(0, 9), st.integers(10, 14), st.integers(0, 3), st.integers(0, 3))
+@QUICK
 def test_a_decision_does_not_depend_on_the_checkpoint_gone_back_to(checkpoint: int, first: int, length: int, margin: int) -> None:
     guard = GuardParams(margin_steps=margin)
     checkpoint = min(checkpoint, first - margin - 1)
@@ -170,20 +176,21 @@ def test_the_budget_is_refilled_by_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "status", "expected"),
+    ("error", "expected"),
     [
-        (FailureClass.OUT_OF_MEMORY, -9, Restart.BUDGETED),
-        (FailureClass.OUT_OF_MEMORY, 71, Restart.NEVER),
-        (FailureClass.BAD_DATA, 65, Restart.NEVER),
-        (FailureClass.BUG, -11, Restart.BUDGETED),
-        (FailureClass.BUG, 1, Restart.NEVER),
-        (FailureClass.PREEMPTED, -15, Restart.FREE),
-        (FailureClass.INFRASTRUCTURE, 69, Restart.BUDGETED),
-        (FailureClass.SPIKE, 80, Restart.ROLL_BACK),
+        (KilledRank(FailureClass.OUT_OF_MEMORY, "status -9"), Restart.BUDGETED),
+        (StageError(FailureClass.OUT_OF_MEMORY, "said so itself"), Restart.NEVER),
+        (StageError(FailureClass.BAD_DATA, "a shard is gone"), Restart.NEVER),
+        (KilledRank(FailureClass.BUG, "status -11"), Restart.BUDGETED),
+        (StageError(FailureClass.BUG, "status 1"), Restart.NEVER),
+        (KilledRank(FailureClass.PREEMPTED, "status -15"), Restart.FREE),
+        (StageError(FailureClass.INFRASTRUCTURE, "lost the other ranks"), Restart.BUDGETED),
+        (bad(5, 7), Restart.ROLL_BACK),
+        (StageError(FailureClass.SPIKE, "of unknown steps"), Restart.NEVER),
     ],
 )
-def test_who_is_started_again(failure: FailureClass, status: int, expected: Restart) -> None:
-    assert restart_of(failure, status) is expected
+def test_who_is_started_again(error: StageError, expected: Restart) -> None:
+    assert restart_of(error) is expected
 
 
 def test_ranks_hang_when_no_counter_moves_whatever_the_clocks_say(tmp_path: Path) -> None:
