@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from components.training.checkpoint import CURSOR_FILE, DATA, CheckpointFolder
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.random_state import load_random_state, save_random_state
+from components.training.shape import Shape
 from components.training.stop_signal import StopSignal
 
 ENGINE = "engine"
@@ -66,4 +68,4 @@ class Checkpointing(Callback):
             (staging / CURSOR_FILE).write_text(json.dumps({"step": step, "meter": self._meter.state(), DATA: self._cursor_of(step)}))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            self._folder.commit(step, {"ranks": trainer.world_size, "zero_stage": self._train.zero_stage if trainer.world_size > 1 else 0})
+            self._folder.commit(step, asdict(Shape.of(self._train)))

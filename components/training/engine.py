@@ -1,10 +1,11 @@
-"""The two ways to step: DeepSpeed ZeRO on several ranks, or plain on one."""
+"""The two ways to step: DeepSpeed ZeRO on several ranks or with offloading, or plain on one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
@@ -26,13 +27,14 @@ class Engine:
     """Context in which this rank sees all parameters whole."""
 
 
-def build_engine(train: TrainParams, device: str) -> Engine:
-    """ZeRO at the stage of `train` for several ranks, plain for one. `device` is `cpu` or `cuda`."""
-    if train.ranks == 1:
+def build_engine(train: TrainParams, device: str, resume: Path | None = None) -> Engine:
+    """ZeRO at the stage of `train` for several ranks or with offloading, plain for one rank. `device` is `cpu` or `cuda`, `resume` the
+    engine's part of the checkpoint to go on from."""
+    if not train.sharded_stage:
         gradients = PlainGradients(train.clip_norm, train.precision == "16-mixed")
         strategy = SingleDeviceStrategy(device="cuda:0" if device == "cuda" else "cpu")
         return Engine(strategy, (gradients,), lambda: gradients.norm, lambda network: nullcontext())
     from components.training.strategy import zero_strategy  # only here: importing DeepSpeed takes seconds
 
-    zero = zero_strategy(train.zero_stage, train.clip_norm, device)
+    zero = zero_strategy(train, device, resume)
     return Engine(zero, (), zero.gradient_norm, zero.whole_parameters)

@@ -74,7 +74,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     micro_batches = train.micro_batches(train.ranks)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
-    engine = build_engine(train, job.device)
+    engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
 
     if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
-        targets = torch.cat([batch_of(step, 0, 1, 0)[0][1].target for step in range(min(_COUNTED_STEPS, job.train.steps))])
+        whole_steps = product(range(min(_COUNTED_STEPS, job.train.steps)), range(job.train.micro_batches(1)))
+        targets = torch.cat([batch_of(step, 0, 1, micro)[0][1].target for step, micro in whole_steps])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:

@@ -22,6 +22,7 @@ from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
+from components.training.shape import fitted
 
 METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
 RANK_MODULE = "components.training.rank"
@@ -76,7 +77,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         window_documents=params.data.window_documents,
         model=start if isinstance(start, dict) else None,
         initial=start if isinstance(start, Path) else None,
-        resume=checkpoint.path if checkpoint else None,
+        resume=fitted(checkpoint, training, params.seed, work / "converted") if checkpoint else None,
         index=paths.index.resolve(),
         shards=shard_places(paths, context.settings),
         work=work,

@@ -73,7 +73,7 @@ def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows],
     if step == int(os.environ.get("POISON_AT", "-1")):
         return _rows([torch.full((4, WIDTH), torch.nan)], [True], False)
     if kill := os.environ.get("KILL_AT"):
-        _kill(kill, step)
+        kill(kill, step)
     chosen = range(hand, 8, hands)
     generators = [torch.Generator().manual_seed(1000 * step + row) for row in chosen]
     return _rows(
@@ -89,7 +89,7 @@ def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[t
     return (Rows(stacked, torch.tensor(pictured), explodes),), targets
 
 
-def _kill(kill: str, step: int) -> None:
+def kill(kill: str, step: int) -> None:
     """KILL_AT=step:rank:signal, once: the marker file says that it has happened."""
     at, rank, number = map(int, kill.split(":"))
     marker = Path(sys.argv[1]) / "killed"

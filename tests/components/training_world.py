@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from components.data.places import ShardPlaces
 from components.launch.local import DeadRank, launch_ranks
@@ -18,6 +18,7 @@ from components.run.failures import StageError
 from components.tracking.spool import Point, read_points
 from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, forget_failures, read_failure, write_job
+from components.training.shape import fitted
 
 HERE = Path(__file__).parent
 STEPS = 8
@@ -50,17 +51,18 @@ class World:
     work: Path
     train: TrainParams
     warm: Mapping[str, str]
+    program: ClassVar[str] = "standin_rank"
 
     def attempt(self, **variables: str) -> DeadRank | None:
         """Start the ranks and wait for their end, going on from the last checkpoint."""
         self.work.mkdir(parents=True, exist_ok=True)
         forget_failures(self.work)
         checkpoint, _ = CheckpointFolder(self.work / "checkpoints").latest()
-        write_job(self.job(checkpoint.path if checkpoint else None))
+        write_job(self.job(fitted(checkpoint, self.train, 1, self.work / "converted") if checkpoint else None))
         hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
         variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
         with launch_ranks(
-            "standin_rank", [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
+            self.program, [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
         ) as ranks:
             return wait(ranks)
 
