@@ -27,6 +27,7 @@ from benchmarks.reference_step import golden_folder, made_up_batch, reference_st
 from benchmarks.side_by_side import in_turn
 from benchmarks.training_rank import Timing, timings_file
 from components.architecture import architecture
+from components.checkpoints.folder import CheckpointFolder
 from components.data.index import TOKENIZER_FILE
 from components.data.places import ShardPlaces
 from components.data.preparation.assembly import Assembly
@@ -38,7 +39,6 @@ from components.launch.local import launch_ranks
 from components.params import Params, load
 from components.run.events import EventWriter
 from components.tracking.spool import read_points
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import Job, write_job
 from kernels.testing import assert_close
 from model.build import build_model

@@ -18,6 +18,7 @@ from components.accumulation import accumulation
 from components.combinations import contradictions
 from components.filter_params import DecontaminationParams, FilterParams
 from components.frozen import Frozen
+from components.guard_params import GuardParams
 from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
@@ -232,6 +233,7 @@ class TrainParams(Frozen):
     )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
+    guard: GuardParams = GuardParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
 

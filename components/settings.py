@@ -47,6 +47,22 @@ class Settings(BaseSettings):
         "auto",
         description="MMFS_FETCH: what is asked of a remote on S3: whole `shards` into the cache, `ranges` of them, or shards where all fit",
     )
+    restarts: int = Field(
+        3,
+        ge=0,
+        description="MMFS_RESTARTS: times that ranks are started again after a failure of the machine; a checkpoint refills it",
+    )
+    restart_delay_s: float = Field(
+        2.0, ge=0, description="MMFS_RESTART_DELAY_S: pause before the first of them, doubled for each further one, seconds"
+    )
+    hang_s: float = Field(
+        1800.0,
+        ge=0,
+        description="MMFS_HANG_S: when no rank has moved for so long, all are ended and started again, seconds; 0 never",
+    )
+    stop_grace_s: float = Field(
+        10.0, ge=0, description="MMFS_STOP_GRACE_S: what ranks get after SIGTERM to save a checkpoint before they are killed, seconds"
+    )
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address; mlflow.db in `root` where absent")
     tracking_username: str | None = Field(None, validation_alias="MLFLOW_TRACKING_USERNAME")
     tracking_password: SecretStr | None = Field(None, validation_alias="MLFLOW_TRACKING_PASSWORD")

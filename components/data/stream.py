@@ -61,7 +61,7 @@ class TrainStream:
         self._cached, self._cache_bytes = 0, cache_bytes
         self._collator = Collator(self.index.tokenizer, shape, train.row_tokens, condition_drop, seed)
         self._measure = Measure(self.index, shape.num_visual_tokens)
-        self._plan = MixedPlan(self.index, self._measure, train, window_documents, seed, cursor.places, cursor.draw(cursor.rows))
+        self._plan = MixedPlan(self.index, self._measure, train, window_documents, seed, cursor.places, cursor.places_draw)
         self.excluded = self._plan.excluded
 
     def plan(self, step: int) -> list[PlannedRow]:
@@ -113,8 +113,8 @@ class TrainStream:
         """
         row = self._row(step)
         draw = self._cursor.draw(row)
-        skipped = (*self._cursor.skipped, (draw, skip_rows)) if skip_rows else self._cursor.skipped
-        return Cursor(step, row, skipped, self._plan.places(draw + skip_rows))
+        here = Cursor(step, row, self._cursor.skipped, self._plan.places(draw))
+        return here.leaving_out(draw, draw + skip_rows) if skip_rows else here
 
     def close(self) -> None:
         """Close the shards."""

@@ -18,6 +18,7 @@ from typing import Protocol, Self
 HOST = "127.0.0.1"
 GRACE_S = 10.0
 _POLL_S = 0.05
+_QUIET_S = 0.3
 
 
 class Process(Protocol):
@@ -57,9 +58,11 @@ class DeadRank:
 class RankGroup:
     """The ranks of one stage: they succeed together, and a dead one ends the others."""
 
-    def __init__(self, processes: Sequence[Process], logs: Sequence[Path]) -> None:
+    def __init__(self, processes: Sequence[Process], logs: Sequence[Path], grace_s: float = GRACE_S) -> None:
+        """`grace_s`: what the ranks get to save and leave when the block around the group ends."""
         self._processes = tuple(processes)
         self._logs = tuple(logs)
+        self._grace_s = grace_s
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -85,11 +88,25 @@ class RankGroup:
         while self._alive():
             time.sleep(_POLL_S)
 
+    def asked(self, number: signal.Signals, patience_s: float) -> list[str]:
+        """Send a signal to each living rank, not to what it started, and wait until its log is quiet again; what each wrote."""
+        begins = [log.stat().st_size if log.exists() else 0 for log in self._logs]
+        for process in self._alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        texts, deadline = [b""] * len(self._logs), time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            time.sleep(_QUIET_S)
+            before, texts = texts, [_read_from(log, begin) for log, begin in zip(self._logs, begins, strict=True)]
+            if texts == before and all(texts):
+                break
+        return [text.decode(errors="replace") or "no answer\n" for text in texts]
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
+        self.stop(self._grace_s)
 
     def _alive(self) -> list[Process]:
         return [process for process in self._processes if process.poll() is None]
@@ -101,7 +118,13 @@ class RankGroup:
 
 
 def launch_ranks(
-    module: str, arguments: Sequence[str], ranks: int, environment: Mapping[str, str], log_dir: Path, start: Starter | None = None
+    module: str,
+    arguments: Sequence[str],
+    ranks: int,
+    environment: Mapping[str, str],
+    log_dir: Path,
+    start: Starter | None = None,
+    grace_s: float = GRACE_S,
 ) -> RankGroup:
     """Start `python -m module arguments` once per rank with torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*).
 
@@ -119,7 +142,7 @@ def launch_ranks(
     except BaseException:
         RankGroup(processes, logs).stop(grace_s=0)
         raise
-    return RankGroup(processes, logs)
+    return RankGroup(processes, logs, grace_s)
 
 
 def start_process(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
@@ -139,6 +162,15 @@ def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _read_from(path: Path, begin: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(begin)
+            return file.read()
+    except FileNotFoundError:
+        return b""
 
 
 def _blame(dead: DeadRank) -> tuple[bool, int]:

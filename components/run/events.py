@@ -13,7 +13,7 @@ from typing import Any, Literal
 from components.run.failures import FailureClass
 
 SCHEMA = 1
-EventName = Literal["started", "waiting", "progress", "artifact", "failed", "finished"]
+EventName = Literal["started", "waiting", "progress", "action", "artifact", "failed", "finished"]
 
 
 class EventsError(ValueError):
@@ -48,6 +48,10 @@ class EventWriter:
     def progress(self, done: float, total: float, unit: str = "steps", metrics: Mapping[str, float] | None = None) -> None:
         """How far the stage is, in `unit`, with its latest figures."""
         self._write("progress", done=done, total=total, unit=unit, metrics=dict(metrics or {}))
+
+    def action(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """A guard, a controller or a restart did something; `values` say why and what."""
+        self._write("action", kind=kind, step=step, values=dict(values))
 
     def artifact(self, path: Path | str, kind: Literal["image", "table", "markdown", "link", "file"] = "image", caption: str = "") -> None:
         """Something worth showing while the run goes on."""

@@ -32,7 +32,7 @@ class Owner:
 
     @classmethod
     def myself(cls) -> Owner:
-        return cls(socket.gethostname(), _boot_id(), os.getpid(), _process_start(os.getpid()) or 0, time.time())
+        return cls(socket.gethostname(), boot_id(), os.getpid(), _process_start(os.getpid()) or 0, time.time())
 
     def same(self, other: Owner) -> bool:
         return replace(self, heartbeat=0) == replace(other, heartbeat=0)
@@ -125,7 +125,8 @@ class Lease:
             yield
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Differs after each start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -44,6 +44,7 @@ from components.tracking.sender import drain
 VERSION_STEP = "version"
 ARCHIVE_STEP = "archive"
 GRACE_S = 15.0  # a worker gives the whole flow 30 s
+_AFTER_RANKS_S = 5.0
 MAX_PARAM_CHARACTERS = 6000
 MAX_PARAMS_PER_CALL = 100
 _log = logging.getLogger(__name__)
@@ -219,7 +220,8 @@ class TrainingRun:
 
     def _runner(self) -> StageRunner:
         files, checkout = self.workspace.files, self.workspace.checkout
-        return StageRunner(checkout, files, self.settings, self.mlflow_run_id, self.run_id, GRACE_S, self.warmth)
+        grace_s = max(GRACE_S, self.settings.stop_grace_s + _AFTER_RANKS_S)
+        return StageRunner(checkout, files, self.settings, self.mlflow_run_id, self.run_id, grace_s, self.warmth)
 
     def _restore(self, runner: StageRunner) -> None:
         """Bring back at once what DVC has seen before: a process of its own for each stage takes longer than the whole rest."""

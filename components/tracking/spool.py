@@ -63,6 +63,7 @@ class SpoolWriter:
         self._records = folder / "records.jsonl"
         self._lock = threading.Lock()
         self._last_step: dict[str, int] = {}
+        self._rewound: set[str] = set()
         self._cut_torn_line()
         records = _read(self._records, 0)[0]
         self.is_new = not records
@@ -85,6 +86,19 @@ class SpoolWriter:
                     self._note(record)
                     fresh.append(record)
             _append(self._records, fresh)
+
+    def add_event(self, point: Point) -> None:
+        """Spool a point as it is: several of a step are several events, and an equal one that was sent before is stored once."""
+        with self._lock:
+            _append(self._records, [{"op": "point", **point}])
+
+    def rewind(self, step: int, mark: str) -> None:
+        """Take points after a step again, which was gone back to. What was sent stays where it was sent; the same mark counts once."""
+        with self._lock:
+            if mark not in self._rewound:
+                record = {"op": "rewind", "time_ms": now_ms(), "step": step, "mark": mark}
+                self._note(record)
+                _append(self._records, [record])
 
     def add_summary(self, metrics: Mapping[str, float]) -> None:
         """Spool final values, each at the last step of its name, so that the tracker shows them as the latest."""
@@ -115,6 +129,9 @@ class SpoolWriter:
         if record["op"] == "point":
             for name in record["metrics"]:
                 self._last_step[name] = max(record["step"], self._last_step.get(name, -1))
+        elif record["op"] == "rewind":
+            self._rewound.add(record["mark"])
+            self._last_step = {name: min(step, record["step"]) for name, step in self._last_step.items()}
 
     def _cut_torn_line(self) -> None:
         """A process killed while it wrote leaves half a line; the next record must not be glued to it."""

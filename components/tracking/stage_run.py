@@ -48,6 +48,14 @@ class StageRun:
         """Metric points, each `{"step", "time_ms", "metrics"}`; after a restart those already logged are left out."""
         self._spool.add_points(points)
 
+    def log_event(self, point: Point) -> None:
+        """A point of something that happens now and then; at one step it may happen more than once."""
+        self._spool.add_event(point)
+
+    def rewind(self, step: int, mark: str) -> None:
+        """Points after a step will be logged again, because the training went back to it; `mark` names the occasion."""
+        self._spool.rewind(step, mark)
+
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Final figures, one value each."""
         self._spool.add_summary(metrics)

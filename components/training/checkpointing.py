@@ -3,47 +3,72 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CURSOR_FILE, DATA, ENGINE
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
-from components.training.checkpoint import CURSOR_FILE, DATA, CheckpointFolder
 from components.training.lit_module import TrainingModule
-from components.training.meter import Meter
+from components.training.origin import Origin
 from components.training.random_state import load_random_state, save_random_state
 from components.training.shape import Shape
 from components.training.stop_signal import StopSignal
-
-ENGINE = "engine"
+from components.training.stored import NETWORK
 
 CursorOf = Callable[[int], dict[str, Any]]
 """Where the data stand before a step, as JSON values."""
+METER = "meter"
+
+
+class Keeper(Protocol):
+    """Something whose state belongs to a training: JSON values, the same on all ranks, which rank 0 writes and every rank reads."""
+
+    def state(self) -> Mapping[str, Any]: ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Checkpointing(Callback):
-    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep."""
+    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
+
+    `keepers` are kept under their names in the cursor file. `origin` is there on rank 0.
+    """
 
     def __init__(
-        self, folder: CheckpointFolder, train: TrainParams, meter: Meter, stop: StopSignal, resume: Path | None, cursor_of: CursorOf
+        self,
+        folder: CheckpointFolder,
+        train: TrainParams,
+        keepers: Mapping[str, Keeper],
+        stop: StopSignal,
+        resume: Path | None,
+        cursor_of: CursorOf,
+        origin: Origin | None,
+        suspicious: Callable[[], bool],
     ) -> None:
+        """`suspicious`: the last steps may have to be taken back, so that no checkpoint is due after them."""
         self._folder = folder
         self._cursor_of = cursor_of
         self._train = train
-        self._meter = meter
+        self._keepers = keepers
         self._stop = stop
         self._resume = resume
+        self._origin = origin
+        self._suspicious = suspicious
         self._seen = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._stop.listen()
         self._seen = trainer.global_step
         if self._resume is not None:
-            self._meter.load(json.loads((self._resume / CURSOR_FILE).read_text())["meter"])
+            cursor = json.loads((self._resume / CURSOR_FILE).read_text())
+            for name, keeper in self._keepers.items():
+                keeper.load(cursor.get(name, {}))
             load_random_state(self._resume / f"random-{trainer.global_rank}.pt")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int) -> None:
@@ -52,10 +77,18 @@ class Checkpointing(Callback):
         if step == self._seen:
             return
         self._seen = step
-        if module.stopping or (step % self._train.checkpoint_every_steps == 0 and step < self._train.steps):
+        due = step % self._train.checkpoint_every_steps == 0 and step < self._train.steps
+        if module.stopping or (due and not self._suspicious()):
             self._save(trainer, step)
         if module.stopping:
             raise StageError(FailureClass.PREEMPTED, f"asked to stop; step {step} is saved", "run the same command to go on")
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen parameters out; the ZeRO engine does so itself."""
+        assert isinstance(module, TrainingModule)
+        for name, parameter in module.network.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                checkpoint["state_dict"].pop(f"{NETWORK}{name}", None)
 
     def _save(self, trainer: Trainer, step: int) -> None:
         if trainer.is_global_zero:
@@ -64,8 +97,10 @@ class Checkpointing(Callback):
         staging = self._folder.staging(step)
         trainer.save_checkpoint(staging / ENGINE)
         save_random_state(staging / f"random-{trainer.global_rank}.pt")
-        if trainer.is_global_zero:
-            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, "meter": self._meter.state(), DATA: self._cursor_of(step)}))
+        if self._origin is not None:
+            self._origin.write(staging)
+            kept = {name: dict(keeper.state()) for name, keeper in self._keepers.items()}
+            (staging / CURSOR_FILE).write_text(json.dumps({"step": step, DATA: self._cursor_of(step), **kept}))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._folder.commit(step, asdict(Shape.of(self._train)))

@@ -13,19 +13,26 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.checkpoint import CURSOR_FILE, CheckpointFolder
-from components.training.checkpointing import ENGINE, Checkpointing, CursorOf
+from components.training.checkpointing import METER, Checkpointing, CursorOf
 from components.training.engine import build_engine
+from components.training.guard import Guard
+from components.training.heartbeat import Heartbeat
 from components.training.job import Job
+from components.training.learning_rate import SetRate, lowered
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
+from components.training.origin import Origin
+from components.training.rollbacks import GUARD
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
+from components.training.watchdog import Pulse, pulse_file
 
 BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
 """(step, rank, ranks, number of the micro-batch) → the network's arguments for these rows, and what is to learn in them."""
@@ -66,15 +73,23 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
 
     `cursor_of` is asked when a checkpoint is written, and what it says is written with it.
 
-    Raises StageError (preempted, non_finite) on every rank.
+    Raises StageError (preempted), BadSteps (non_finite, spike) on every rank.
     """
     train, rank = job.train, int(os.environ["RANK"])
+    pulse = Pulse(pulse_file(job.work, rank))
+    pulse.beat(0, "set-up")
     freeze(network, train.freeze)
+    origin = Origin(job, network) if rank == 0 else None
+    if origin is not None and job.resume is not None:
+        origin.check(job.resume)
     torch.manual_seed(job.seed * train.ranks + rank)
     stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
     micro_batches = train.micro_batches(train.ranks)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
     engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
+    guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
+    factor = lowered(train, job.rollbacks)
+    keepers = {METER: meter, GUARD: guard}
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,
@@ -84,8 +99,11 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
         accumulate_grad_batches=micro_batches,
         callbacks=[
             *engine.callbacks,
-            StepLog(job.points, train, meter, engine.gradient_norm),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, meter, stop, job.resume, cursor_of),
+            *([SetRate()] if job.rollbacks else []),
+            Heartbeat(pulse),
+            guard,
+            StepLog(job.points, train, meter, engine.gradient_norm, factor),
+            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
         ],
         logger=False,
         enable_checkpointing=False,
@@ -97,7 +115,8 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     start = json.loads((job.resume / CURSOR_FILE).read_text())["step"] if job.resume else 0
     # A generator of its own: the loader draws a seed, and the rank's random state must not depend on how often it was started.
     loader = DataLoader(Steps(batch_of, train, rank, start), batch_size=None, generator=torch.Generator())
-    trainer.fit(TrainingModule(network, objective, train, meter, stop), loader, ckpt_path=job.resume / ENGINE if job.resume else None)
+    module = TrainingModule(network, objective, train, factor, [meter.add, guard.add], stop)
+    trainer.fit(module, loader, ckpt_path=job.resume / ENGINE if job.resume else None)
     with engine.whole_parameters(network):
         if rank == 0:
             _export(network, save, job.export)

@@ -7,7 +7,7 @@ import math
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from components.training.lit_module import check_gradient_norm
+from components.training.bad_steps import not_finite
 
 
 class PlainGradients(Callback):
@@ -21,5 +21,5 @@ class PlainGradients(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm))
-        if not self._skips_overflow:
-            check_gradient_norm(self.norm, trainer.global_step + 1)
+        if not math.isfinite(self.norm) and not self._skips_overflow:
+            raise not_finite("gradient norm", trainer.global_step + 1)

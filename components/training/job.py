@@ -13,6 +13,9 @@ from components.data.places import ShardPlaces
 from components.params import Frozen, TrainParams
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
+from components.training.bad_steps import BadSteps
+from components.training.journal import JOURNAL_FILE
+from components.training.rollbacks import Rollback
 
 JOB_FILE = "job.json"
 POINTS_FILE = "points.jsonl"
@@ -39,6 +42,8 @@ class Job(Frozen):
     """Folder of the weights to start from."""
     resume: Path | None
     """A verified checkpoint to go on from."""
+    rollbacks: tuple[Rollback, ...] = ()
+    """What was decided about bad steps so far."""
     index: Path
     shards: ShardPlaces
     work: Path
@@ -47,6 +52,11 @@ class Job(Frozen):
     @property
     def points(self) -> Path:
         return self.work / POINTS_FILE
+
+    @property
+    def journal(self) -> Path:
+        """What guards, controllers and restarts did, a line each."""
+        return self.work / JOURNAL_FILE
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +87,9 @@ def read_job(work: Path) -> Job:
 
 def write_failure(work: Path, rank: int, error: StageError) -> None:
     """Leave word of why this rank ends."""
-    record = {"class": str(error.failure), "message": error.message, "fix": error.fix, "time": time.time(), "rank": rank}
+    record: dict[str, Any] = {"class": str(error.failure), "message": error.message, "fix": error.fix, "time": time.time(), "rank": rank}
+    if isinstance(error, BadSteps):
+        record |= {"first": error.first, "last": error.last}
     write_whole(work / f"failure-{rank}.json", json.dumps(record))
 
 
@@ -87,7 +99,10 @@ def read_failure(work: Path) -> StageError | None:
     if not records:
         return None
     first = min(records, key=lambda record: (record["class"] == FailureClass.INFRASTRUCTURE, record["time"]))
-    return StageError(FailureClass(first["class"]), f"rank {first['rank']}: {first['message']}", first["fix"])
+    failure, message = FailureClass(first["class"]), f"rank {first['rank']}: {first['message']}"
+    if "first" in first:
+        return BadSteps(failure, message, first["fix"], first["first"], first["last"])
+    return StageError(failure, message, first["fix"])
 
 
 def forget_failures(work: Path) -> None:

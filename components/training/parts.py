@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from components.data.documents import CorpusError
 from components.data.index import TOKENIZER_FILE
-from components.data.stream import Cursor, TrainStream
+from components.data.stream import TrainStream
 from components.data.tokenizer import Tokenizer
-from components.training.checkpoint import CURSOR_FILE, DATA
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
-from model.ablations import at_input
-from model.build import build_model, build_on_meta, check_sampling, load_model, save_model
-from model.config import ModelConfig, config_from_dict
+from components.training.resume import read_cursor
+from components.training.rollbacks import leave_out
+from components.training.start import start_network, write_beside
+from model.batch import InterleavedBatch
+from model.build import build_on_meta, check_sampling
 from model.mm_interleaved import MMInterleaved
-from model.sequence import plan
+from model.sequence import Layout, plan
+from model.weights import write_weights
 
 if TYPE_CHECKING:
     from components.training.fit import BatchOf, CursorOf, Save
@@ -43,14 +43,15 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
     """
-    network = load_model(job.initial, job.train.image_px).train() if job.initial else build_model(_started(job), job.seed)
+    network = start_network(job)
     check_sampling(network.config)
     if job.train.activation_checkpointing:
         network.checkpoint_activations()
     config = network.config
     check_patterns(_names(network), job.patterns)
     Tokenizer.load(job.index / TOKENIZER_FILE).check_fits(config.vocab_size, "the model to train")
-    stream = TrainStream(
+    open_stream = partial(
+        TrainStream,
         job.index,
         job.shards,
         job.train,
@@ -58,49 +59,40 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         job.seed,
         condition_drop=job.condition_drop,
         window_documents=job.window_documents,
-        cursor=_cursor(job),
     )
+    stream = open_stream(cursor=leave_out(read_cursor(job.resume), job.rollbacks))
 
     for name, count in stream.excluded.items():
         if count:
             _log.warning("%s: %d documents of %s fit in no row of %d tokens and are left out", job.stage, count, name, job.train.row_tokens)
 
+    def laid_out(rows: InterleavedBatch) -> tuple[InterleavedBatch, Layout]:
+        rows = rows if len(rows.images) else rows.with_blank_image(config.shape)
+        return rows, plan(rows, config)
+
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         rows = stream.batch(step, rank, ranks, micro)
         if (coming := step + max(1, job.train.loader_workers)) < job.train.steps:  # what this process will be asked for next
             stream.prefetch(coming, rank, ranks, micro)
-        if not len(rows.images):
-            rows = rows.with_blank_image(config.shape)
-        layout = plan(rows, config)
+        rows, layout = laid_out(rows)
         images = int(layout.decode_weight.sum())
         return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
 
-    if job.initial is None and job.resume is None:  # a checkpoint would overwrite it
+    if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
+        from_start = open_stream() if job.resume or job.rollbacks else stream  # a model starts the same however its training goes on
         whole_steps = product(range(min(_COUNTED_STEPS, job.train.steps)), range(job.train.micro_batches(1)))
-        targets = torch.cat([batch_of(step, 0, 1, micro)[0][1].target for step, micro in whole_steps])
+        targets = torch.cat([laid_out(from_start.batch(step, 0, 1, micro))[1].target for step, micro in whole_steps])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:
-        save_model(trained, folder)
-        shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+        write_weights([trained.state_dict()], 1, folder)
+        write_beside(trained, job, folder)
 
     return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
 
 
-def _started(job: Job) -> ModelConfig:
-    """The configuration of a model that starts from the job's seed."""
-    config = config_from_dict(job.model or {}, "job.json")
-    return config if job.train.image_px is None else at_input(config, job.train.image_px)
-
-
-def _cursor(job: Job) -> Cursor:
-    """Where the checkpoint that the job goes on from left the data."""
-    if job.resume is None:
-        return Cursor()
-    values = json.loads((job.resume / CURSOR_FILE).read_text(encoding="utf-8"))
-    if DATA not in values:
-        raise CorpusError(f"{job.resume}: this checkpoint does not say where its data stood; start the training again")
-    return Cursor.from_dict(values[DATA])
+def _is_frozen(job: Job, name: str) -> bool:
+    return any(pattern in name for pattern in job.train.freeze)
 
 
 def _names(network: MMInterleaved) -> Iterator[str]:

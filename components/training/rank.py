@@ -5,7 +5,9 @@ Exits with 0, or with the exit code of its failure class after leaving word in W
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,6 +32,7 @@ Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save] | tuple[nn.Module, Batc
 def run_rank(work: Path, parts: Parts) -> int:
     """Train as the job says and return the exit status."""
     rank = int(os.environ["RANK"])
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a supervisor asks of a rank that hangs; the answer is in its log
     try:
         job = read_job(work)
         prepare_device(job)

@@ -9,9 +9,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from components.checkpoints.manifest import Checkpoint
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
-from components.training.checkpoint import Checkpoint
 
 _CONVERTER = "components.training.universal"
 

@@ -10,23 +10,23 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from components.params import TrainParams
 from components.tracking.spool import append_points, now_ms, read_points
-from components.training.lit_module import check_gradient_norm
 from components.training.meter import Meter
-from components.training.optimizer import schedule
 
 
 class StepLog(Callback):
-    """Checks every step's gradient norm and, on rank 0, appends a metric point each `log_every_steps` to the points file.
+    """On rank 0 appends a metric point each `log_every_steps` to the points file.
 
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
 
-    def __init__(self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float], factor: Callable[[int], float]
+    ) -> None:
         self._path = path
         self._train = train
         self._meter = meter
         self._gradient_norm = gradient_norm
-        self._factor = schedule(train)
+        self._factor = factor
         self._seen = 0
         self._logged = 0
 
@@ -43,12 +43,9 @@ class StepLog(Callback):
         if step == self._seen:
             return
         self._seen = step
-        norm = self._gradient_norm()
-        if self._train.precision != "16-mixed":  # whose loss scaler leaves steps out by design
-            check_gradient_norm(norm, step)
         if step % self._train.log_every_steps and step != self._train.steps:
             return
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
-            values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": norm}
+            values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": self._gradient_norm()}
             append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])

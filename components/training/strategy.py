@@ -36,6 +36,7 @@ class ZeroStrategy(DeepSpeedStrategy):
             offload_optimizer=train.offload != "none",
             offload_parameters=train.offload == "parameters",
             pin_memory=on_gpu,
+            exclude_frozen_parameters=True,
             cluster_environment=TorchElasticEnvironment(),
             logging_batch_size_per_gpu=1,  # only for DeepSpeed's own speed log, which is off
             process_group_backend=backend,

@@ -6,40 +6,43 @@ import csv
 import json
 import logging
 import os
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import shard_places
-from components.launch.local import DeadRank, RankGroup, launch_ranks
+from components.launch.local import RankGroup, launch_ranks
 from components.launch.warm import start_warm
 from components.params import Params
 from components.results import TrainResult
-from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
-from components.training.checkpoint import CheckpointFolder
-from components.training.job import Job, forget_failures, read_failure, write_job
+from components.training.attempts import Attempts, Limits
+from components.training.job import Job
+from components.training.resume import last_good
+from components.training.rollbacks import read_decisions
 from components.training.shape import fitted
 
 METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
 RANK_MODULE = "components.training.rank"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses
-_POLL_S = 0.1
 _log = logging.getLogger(__name__)
 
 
 def train(params: Params, paths: Paths, context: StageContext, stage: str, out: Path, start: Path | dict[str, Any]) -> TrainResult:
     """Train `stage` (`pretrain` or a task) from a folder of weights or a model configuration, into the out folder.
 
-    Goes on from the last committed checkpoint of the work folder. Raises StageError in the class the ranks report.
+    Goes on from the last good checkpoint of the work folder, as often as it takes (`Attempts`). Raises StageError.
     """
-    job = plan_job(params, paths, context, stage, start)
+    plan = partial(plan_job, params, paths, context, stage, start)
+    job = plan()
     if not job.export.is_dir():
-        _run_ranks(job, context)
+        _run_ranks(plan, context)
     points, _ = read_points(job.points)
     weights = describe_weights(job.export)
     metrics = final_losses(points)
@@ -59,7 +62,8 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
     training = params.training(stage)
     text, image = training.text_loss_weight, training.image_loss_weight
     work = context.work.body.resolve()
-    checkpoint, passed_over = CheckpointFolder(work / "checkpoints").latest()
+    rollbacks = read_decisions(work).rollbacks
+    checkpoint, passed_over = last_good(CheckpointFolder(work / "checkpoints"), rollbacks)
     for reason in passed_over:
         _log.warning("%s: checkpoint passed over: %s", stage, reason)
     if checkpoint is not None:
@@ -78,6 +82,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         model=start if isinstance(start, dict) else None,
         initial=start if isinstance(start, Path) else None,
         resume=fitted(checkpoint, training, params.seed, work / "converted") if checkpoint else None,
+        rollbacks=rollbacks,
         index=paths.index.resolve(),
         shards=shard_places(paths, context.settings),
         work=work,
@@ -108,34 +113,14 @@ def write_curve(points: list[Point], path: Path) -> None:
         writer.writerows((point["step"], *(repr(point["metrics"][name]) for name in _CURVE)) for point in points)
 
 
-def _run_ranks(job: Job, context: StageContext) -> None:
-    forget_failures(job.work)
-    write_job(job)
-    environment = {**os.environ, **context.settings.child_environment(), "PYTHONHASHSEED": "0"}
-    with launch_ranks(RANK_MODULE, [str(job.work)], job.train.ranks, environment, job.work / "logs", start_warm) as ranks:
-        _follow(ranks, job, context)
+def _run_ranks(plan: Callable[[], Job], context: StageContext) -> None:
+    settings = context.settings
+    environment = {**os.environ, **settings.child_environment(), "PYTHONHASHSEED": "0"}
 
+    def launch(job: Job) -> RankGroup:
+        return launch_ranks(
+            RANK_MODULE, [str(job.work)], job.train.ranks, environment, job.work / "logs", start_warm, settings.stop_grace_s
+        )
 
-def _follow(ranks: RankGroup, job: Job, context: StageContext) -> None:
-    """Forward metric points until the ranks end. Raises StageError when one fails."""
-    offset, ended, dead = 0, False, None
-    while not ended:
-        time.sleep(_POLL_S)
-        ended, dead = ranks.poll()
-        points, offset = read_points(job.points, offset)
-        if points:
-            context.tracking.log_metrics(points)
-            context.events.progress(points[-1]["step"], job.train.steps, "steps", points[-1]["metrics"])
-    if dead is not None:
-        raise failure_of(dead, job.work)
-
-
-def failure_of(dead: DeadRank, work: Path) -> StageError:
-    """Why the ranks ended: what one of them said, unless a signal ended one and the others only tell that they miss it."""
-    told = read_failure(work)
-    if told is not None and not (dead.status < 0 and told.failure is FailureClass.INFRASTRUCTURE):
-        return told
-    message = f"rank {dead.rank} ended with status {dead.status}: {dead.last_words(1)}"
-    return StageError(
-        from_exit_code(dead.status), message, f"its log is {dead.log}; run the same command to go on from the last checkpoint"
-    )
+    limits = Limits(settings.restarts, settings.restart_delay_s, settings.hang_s)
+    Attempts(plan, launch, context.tracking, context.events, limits).run()

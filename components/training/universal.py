@@ -21,21 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.checkpoints.manifest import COMMIT, COMPLETE, CURSOR_FILE, ENGINE, MANIFEST
 from components.data.keyed import digest
 from components.run.filetree import whole_folder
-from components.training.checkpoint import CURSOR_FILE
-from components.training.checkpointing import ENGINE
 from components.training.random_state import save_random_state
 from components.training.rank import compile_nothing
 from components.training.shape import Shape
-from components.training.universal_form import LATEST, OPTIMIZER, TAG, UNTRAINED
+from components.training.stored import NETWORK
+from components.training.universal_form import BUFFERS, LATEST, OPTIMIZER, TAG
 
 _SCALES = "MixedPrecision"
 """Where Lightning keeps the loss scale of one process."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _LIGHTNING = ("epoch", "global_step", "pytorch-lightning_version", "loops", "callbacks", "lr_schedulers")
-_PREFIX = "network."
-"""Before a parameter's name in the module that steps."""
+_NOT_COPIED = shutil.ignore_patterns(ENGINE, CURSOR_FILE, MANIFEST, COMMIT, COMPLETE, "random-*.pt")
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Held:
 
     client: dict[str, Any]
     """Lightning's own state."""
-    untrained: dict[str, Tensor]
-    """Buffers, and frozen parameters as far as they are in the checkpoint."""
+    buffers: dict[str, Tensor]
     groups: list[dict[str, Any]]
     """Of the optimizer, with the names of their parameters."""
     scale: float | None
@@ -58,6 +56,7 @@ def convert(checkpoint: Path, folder: Path, shape: Shape, seed: int) -> None:
     cursor = json.loads((checkpoint / CURSOR_FILE).read_text(encoding="utf-8"))
     engine = checkpoint / ENGINE
     with whole_folder(folder) as fresh:
+        shutil.copytree(checkpoint, fresh, ignore=_NOT_COPIED, dirs_exist_ok=True)
         states = fresh / ENGINE / TAG
         held = _from_plain(engine, states) if engine.is_file() else _from_zero(engine / TAG, states)
         _recount(held.client, cursor, shape.micro_batches)
@@ -79,34 +78,23 @@ def _from_zero(source: Path, states: Path) -> Held:
 
     alone = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True, "inject_missing_state": True}
     ds_to_universal.main(Namespace(input_folder=str(source), output_folder=str(states), **alone))
-    models = [_load(file) for file in sorted(states.glob("*_model_states.pt"))]
+    first = _load(min(states.glob("*_model_states.pt")))
     kept = _load(states / OPTIMIZER)
-    shapes = {name: shape for group in models[0]["param_shapes"] for name, shape in group.items()}
+    shapes = {name: shape for group in first["param_shapes"] for name, shape in group.items()}
     step = None
     for name, shape in shapes.items():
         place = states / "zero" / name
-        for key in ("fp32", *_MOMENTS):
-            value = _load(place / f"{key}.pt")
-            value = value["param"] if isinstance(value, dict) else value  # of stage 3 come bare, flat tensors
-            torch.save({"param": value.view(shape).clone()}, place / f"{key}.pt")
-        if not (place / "step.pt").is_file():
+        if not (place / "step.pt").is_file():  # of stage 3, which comes as bare, flat tensors
+            for key in ("fp32", *_MOMENTS):
+                torch.save({"param": _load(place / f"{key}.pt").view(shape)}, place / f"{key}.pt")
             torch.save(kept["optimizer_state_dict"]["state"][0]["step"], place / "step.pt")
-        step = _load(place / "step.pt")
+        step = _load(place / "step.pt") if step is None else step
     assert step is not None  # a training without parameters ends before it begins
-    client = {key: value for key, value in models[0].items() if key in _LIGHTNING}
+    client = {key: value for key, value in first.items() if key in _LIGHTNING}
+    buffers = {name: first["module"][name] for name in first["buffer_names"]}
     scaler = kept["loss_scaler"]
     scale = float(scaler.cur_scale) if scaler.dynamic else None
-    return Held(client, _untrained(models, set(shapes)), kept["param_groups"], scale, torch.as_tensor(step))
-
-
-def _untrained(models: list[dict[str, Any]], trained: set[str]) -> dict[str, Tensor]:
-    """At stage 3 every rank holds a piece of each frozen parameter."""
-    first = models[0]
-    found = {name: value for name, value in first["module"].items() if name not in trained}
-    for name, shape in (first.get("frozen_param_shapes") or {}).items():
-        pieces = [model["frozen_param_fragments"][name].flatten() for model in models]
-        found[name] = torch.cat(pieces)[: shape.numel()].view(shape)
-    return found
+    return Held(client, buffers, kept["param_groups"], scale, torch.as_tensor(step))
 
 
 def _from_plain(file: Path, states: Path) -> Held:
@@ -116,7 +104,7 @@ def _from_plain(file: Path, states: Path) -> Held:
     trained, step = set(), torch.zeros(())
     for group in optimizer["param_groups"]:
         for number, name in zip(group["params"], group["parameters"], strict=True):
-            place, moments = states / "zero" / f"{_PREFIX}{name}", optimizer["state"][number]
+            place, moments = states / "zero" / f"{NETWORK}{name}", optimizer["state"][number]
             trained.add(place.name)
             step = moments["step"]
             place.mkdir(parents=True)
@@ -124,10 +112,10 @@ def _from_plain(file: Path, states: Path) -> Held:
             for moment in _MOMENTS:
                 torch.save({"param": moments[moment]}, place / f"{moment}.pt")
             torch.save(step, place / "step.pt")
-    untrained = {name: value for name, value in held["state_dict"].items() if name not in trained}
+    buffers = {name: value for name, value in held["state_dict"].items() if name not in trained}
     client = {key: value for key, value in held.items() if key in _LIGHTNING}
     scales = held.get(_SCALES)
-    return Held(client, untrained, optimizer["param_groups"], scales["scale"] if scales else None, step)
+    return Held(client, buffers, optimizer["param_groups"], scales["scale"] if scales else None, step)
 
 
 def _write_zero(states: Path, held: Held, shape: Shape) -> None:
@@ -147,17 +135,17 @@ def _write_zero(states: Path, held: Held, shape: Shape) -> None:
     if held.scale is not None:
         kept |= {"loss_scaler": DynamicLossScaler(held.scale, 1000, 1, 2, False), "dynamic_loss_scale": True, "overflow": False}
     torch.save(kept, states / OPTIMIZER)
-    torch.save(held.untrained, states.parent / UNTRAINED)
+    torch.save(held.buffers, states.parent / BUFFERS)
     (states.parent / LATEST).write_text(TAG, encoding="ascii")
 
 
 def _plain(states: Path, held: Held) -> dict[str, Any]:
     """What Lightning reads in one process."""
-    weights, state, groups = dict(held.untrained), {}, []
+    weights, state, groups = dict(held.buffers), {}, []
     for group in held.groups:
         first = len(state)
         for name in group["parameters"]:
-            place = states / "zero" / f"{_PREFIX}{name}"
+            place = states / "zero" / f"{NETWORK}{name}"
             weights[place.name] = _load(place / "fp32.pt")["param"]
             moments = {moment: _load(place / f"{moment}.pt")["param"] for moment in _MOMENTS}
             state[len(state)] = {"step": held.step.to(torch.float32).clone(), **moments}

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-TAG, LATEST, UNTRAINED = "checkpoint", "latest_universal", "untrained.pt"
+TAG, LATEST, BUFFERS = "checkpoint", "latest_universal", "buffers.pt"
 OPTIMIZER = "zero/optimizer_state.pt"
 
 
@@ -20,10 +20,8 @@ def is_universal(engine: Path) -> bool:
 
 
 def complete(engine: DeepSpeedEngine, folder: Path) -> None:
-    """Put right what DeepSpeed 0.19 has read of the universal form: it reads no frozen parameter and no buffer, and at stage 3 it gives all
-    groups the values of the first and all states one and the same count of steps."""
-    import deepspeed
-
+    """Put right what DeepSpeed 0.19 makes of the universal form: it reads no buffers, and at stage 3 it gives every group the values of the
+    first, and all states one and the same tensor that counts their steps."""
     optimizer = engine.optimizer.optimizer
     saved = torch.load(folder / TAG / OPTIMIZER, map_location="cpu", weights_only=True)["param_groups"]
     for group, values in zip(optimizer.param_groups, saved, strict=True):
@@ -31,11 +29,11 @@ def complete(engine: DeepSpeedEngine, folder: Path) -> None:
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] = state["step"].clone()
-    tensors = dict(engine.module.named_buffers()) | dict(engine.module.named_parameters())
-    untrained = torch.load(folder / UNTRAINED, map_location="cpu", weights_only=True)
-    for name, value in untrained.items():
-        target = tensors[name]
-        sharded = hasattr(target, "ds_id")
-        with deepspeed.zero.GatheredParameters([target], modifier_rank=0, enabled=sharded), torch.no_grad():
-            if not sharded or engine.global_rank == 0:
-                target.copy_(value)
+    own = dict(engine.module.named_buffers())
+    for name, value in torch.load(folder / BUFFERS, map_location="cpu", weights_only=True).items():
+        own[name].copy_(value)
+
+
+def stored(engine: Path) -> dict[str, Path]:
+    """The file of each stored parameter, by its name."""
+    return {place.name: place / "fp32.pt" for place in (engine / TAG / "zero").iterdir() if place.is_dir()}

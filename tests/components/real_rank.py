@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from standin_rank import kill
+from standin_rank import kill_here
 
 from components.training.job import Job
 from components.training.objective import Targets
@@ -20,7 +20,7 @@ def real(job: Job) -> Any:
 
     def deadly(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         if told := os.environ.get("KILL_AT"):
-            kill(told, step)
+            kill_here(told, step)
         return batch_of(step, rank, ranks, micro)
 
     return network, deadly, save, cursor_of

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from components.data.cursor import Cursor
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.rank import leave, run_rank
+from components.training.resume import read_cursor
+from components.training.rollbacks import leave_out
+from model.weights import write_weights
 
 WIDTH = 8
 
@@ -66,21 +70,45 @@ class Network(nn.Module):
         return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
 
 
-def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows], Targets]:
-    """Every `hands`-th of a step's 8 rows; half of the rows have a picture with a loss."""
-    hands = 8 // int(os.environ.get("ROWS_AT_ONCE", "4"))
-    hand = micro * ranks + rank
-    if step == int(os.environ.get("POISON_AT", "-1")):
-        return _rows([torch.full((4, WIDTH), torch.nan)], [True], False)
-    if kill := os.environ.get("KILL_AT"):
-        kill(kill, step)
-    chosen = range(hand, 8, hands)
-    generators = [torch.Generator().manual_seed(1000 * step + row) for row in chosen]
-    return _rows(
-        [torch.randn(4, WIDTH, generator=generator) for generator in generators],
-        [row % 2 == 0 for row in chosen],
-        step == int(os.environ.get("EXPLODE_AT", "-1")),
-    )
+@dataclass(frozen=True)
+class Data:
+    """Row r of step s is a draw; a draw decides everything about a row, so that leaving draws out leaves their rows out."""
+
+    cursor: Cursor
+
+    def draw(self, step: int, row: int) -> int:
+        return self.cursor.draw(self.cursor.rows + 8 * (step - self.cursor.step) + row)
+
+    def cursor_of(self, step: int) -> dict[str, object]:
+        return Cursor(step, 8 * step, self.cursor.skipped).to_dict()
+
+    def batch_of(self, step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Rows], Targets]:
+        """Every `hands`-th of a step's 8 rows; half of the rows have a picture with a loss."""
+        hands = 8 // int(os.environ.get("ROWS_AT_ONCE", "4"))
+        hand = micro * ranks + rank
+        if told := os.environ.get("KILL_AT"):
+            kill_here(told, step)
+        if step in _steps("KILL_ALWAYS_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if hang := os.environ.get("HANG_AT"):
+            _hang(hang, step)
+        if "STEP_S" in os.environ:
+            time.sleep(float(os.environ["STEP_S"]))
+        draws = [self.draw(step, row) for row in range(hand, 8, hands)]
+        poisoned = [draw // 8 in _steps("POISON_AT") for draw in draws]
+        scales = [torch.nan if bad else 30.0 if draw // 8 in _steps("SPIKE_AT") else 1.0 for draw, bad in zip(draws, poisoned, strict=True)]
+        generators = [torch.Generator().manual_seed(1000 * (draw // 8) + draw % 8) for draw in draws]
+        return _rows(
+            [torch.randn(4, WIDTH, generator=generator) * scale for generator, scale in zip(generators, scales, strict=True)],
+            [draw % 2 == 0 for draw in draws],
+            any(draw // 8 in _steps("EXPLODE_AT") for draw in draws),
+        )
+
+
+def _steps(variable: str) -> range:
+    """The steps, from 0, that an environment variable names: `3` or `3-5`. They mean the rows that an undisturbed training has there."""
+    first, _, last = os.environ.get(variable, "").partition("-")
+    return range(int(first), int(last or first) + 1) if first else range(0)
 
 
 def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[tuple[Rows], Targets]:
@@ -89,23 +117,34 @@ def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[t
     return (Rows(stacked, torch.tensor(pictured), explodes),), targets
 
 
-def kill(kill: str, step: int) -> None:
+def kill_here(told: str, step: int) -> None:
     """KILL_AT=step:rank:signal, once: the marker file says that it has happened."""
-    at, rank, number = map(int, kill.split(":"))
+    at, rank, number = map(int, told.split(":"))
     marker = Path(sys.argv[1]) / "killed"
     if step == at and rank == int(os.environ["RANK"]) and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.Signals(number))
 
 
+def _hang(hang: str, step: int) -> None:
+    """HANG_AT=step:rank, once: the rank sleeps and answers no more."""
+    at, rank = map(int, hang.split(":"))
+    marker = Path(sys.argv[1]) / "hung"
+    if step == at and rank == int(os.environ["RANK"]) and not marker.exists():
+        marker.touch()
+        time.sleep(600)
+
+
 def save(network: nn.Module, folder: Path) -> None:
-    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
+    write_weights([network.state_dict()], 1, folder)
 
 
-def standin(job: Job) -> tuple[nn.Module, object, object]:
+def standin(job: Job) -> tuple[nn.Module, object, object, object]:
     torch.manual_seed(job.seed)
-    return Network(), batch_of, save
+    data = Data(leave_out(read_cursor(job.resume), job.rollbacks))
+    return Network(), data.batch_of, save, data.cursor_of
 
 
 if __name__ == "__main__":
+    (Path(sys.argv[1]) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
     leave(run_rank(Path(sys.argv[1]), standin))

@@ -15,6 +15,7 @@ import pytest
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
+from components.checkpoints.folder import CheckpointFolder
 from components.data.sources.digits import export_digits
 from components.launch.local import DeadRank
 from components.params import Params, load, merge, parse, read_mapping
@@ -27,7 +28,6 @@ from components.settings import Settings
 from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files
 from components.training import supervise
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import read_job, write_failure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ import pytest
 import torch
 from training_world import STEPS, World, train_params
 
+from components.checkpoints.folder import CheckpointFolder
 from components.run.failures import FailureClass
-from components.training.checkpoint import CheckpointFolder
 from components.training.job import read_job, write_job
 
 SEED = 20

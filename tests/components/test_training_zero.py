@@ -12,8 +12,7 @@ import pytest
 import torch
 from real_training import RealWorld, real_params, small_corpus
 
-from components.training.checkpoint import verify
-from components.training.checkpointing import ENGINE
+from components.checkpoints.manifest import ENGINE, verify
 from components.training.parts import mm_interleaved
 from components.training.shape import fitted
 from kernels.testing import assert_close

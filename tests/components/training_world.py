@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from components.checkpoints.folder import CheckpointFolder
 from components.data.places import ShardPlaces
-from components.launch.local import DeadRank, launch_ranks
+from components.launch.local import DeadRank, RankGroup, launch_ranks
 from components.launch.warm import start_warm
 from components.params import TrainParams
+from components.run.events import EventWriter
 from components.run.failures import StageError
-from components.tracking.spool import Point, read_points
-from components.training.checkpoint import CheckpointFolder
+from components.tracking.spool import Point, SpoolWriter, read_points
+from components.tracking.stage_run import StageRun
+from components.training.attempts import Attempts, Limits
 from components.training.job import Job, forget_failures, read_failure, write_job
+from components.training.journal import Entry, read_journal
+from components.training.resume import last_good
+from components.training.rollbacks import read_decisions
 from components.training.shape import fitted
 
 HERE = Path(__file__).parent
@@ -57,14 +63,27 @@ class World:
         """Start the ranks and wait for their end, going on from the last checkpoint."""
         self.work.mkdir(parents=True, exist_ok=True)
         forget_failures(self.work)
-        checkpoint, _ = CheckpointFolder(self.work / "checkpoints").latest()
-        write_job(self.job(fitted(checkpoint, self.train, 1, self.work / "converted") if checkpoint else None))
-        hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
-        variables = {**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables}
-        with launch_ranks(
-            self.program, [str(self.work)], self.train.ranks, environment(variables), self.work / "logs", start_warm
-        ) as ranks:
+        job = self.plan()
+        write_job(job)
+        with self.launch(job, **variables) as ranks:
             return wait(ranks)
+
+    def supervise(self, limits: Limits = Limits(delay_s=0.0), **variables: str) -> None:
+        """Train to the end as a stage does, with restarts and rollbacks. Raises StageError."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        tracking = StageRun(SpoolWriter(self.work / "spool"), None)
+        Attempts(self.plan, lambda job: self.launch(job, **variables), tracking, EventWriter(None), limits).run()
+
+    def launch(self, job: Job, grace_s: float = 10.0, **variables: str) -> RankGroup:
+        hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
+        own = environment({**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables})
+        return launch_ranks(self.program, [str(self.work)], self.train.ranks, own, self.work / "logs", start_warm, grace_s)
+
+    def plan(self) -> Job:
+        rollbacks = read_decisions(self.work).rollbacks
+        checkpoint, _ = last_good(CheckpointFolder(self.work / "checkpoints"), rollbacks)
+        resume = fitted(checkpoint, self.train, 1, self.work / "converted") if checkpoint else None
+        return self.job(resume).model_copy(update={"rollbacks": rollbacks})
 
     def job(self, resume: Path | None = None) -> Job:
         return Job(
@@ -89,6 +108,10 @@ class World:
     @property
     def failure(self) -> StageError | None:
         return read_failure(self.work)
+
+    @property
+    def actions(self) -> list[Entry]:
+        return read_journal(self.work / "events.jsonl")[0]
 
     @property
     def digest(self) -> str:

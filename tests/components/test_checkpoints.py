@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.training.checkpoint import CheckpointError, CheckpointFolder, verify
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import CheckpointError, verify
 from components.training.random_state import load_random_state, save_random_state
 
 

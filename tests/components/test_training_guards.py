@@ -1,0 +1,207 @@
+"""Arithmetic of the guards: what a spike is, which rows are left out, when ranks are started again, when they hang."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.data.cursor import Cursor
+from components.guard_params import GuardParams
+from components.run.failures import FailureClass, Restart, StageError
+from components.training.bad_steps import BadSteps
+from components.training.restarts import Budget, restart_of
+from components.training.rollbacks import (
+    Decisions,
+    Rollback,
+    decide,
+    good_until,
+    learning_rate_factor,
+    leave_out,
+    made_under,
+    read_decisions,
+)
+from components.training.spikes import Series, is_spike, observe, score
+from components.training.watchdog import Beat, Pulse, Watchdog, clear_pulses, pulse_file
+
+GUARD = GuardParams(spike_window=32, spike_min_steps=16, spike_patience=3, spike_threshold=10.0)
+LOSSES = st.floats(0.5, 2.0)
+
+
+def watch(values: list[float], series: Series = Series()) -> tuple[Series, int | None]:
+    """The series after all values, and after how many it was a spike."""
+    for number, value in enumerate(values, 1):
+        series = observe(series, value, GUARD)
+        if is_spike(series, GUARD):
+            return series, number
+    return series, None
+
+
+@given(st.lists(LOSSES, min_size=16, max_size=60), st.integers(1, 5), st.floats(1e3, 1e9))
+def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, high: float) -> None:
+    series, spike = watch(calm)
+    assert spike is None
+    assert len(series.line) == min(len(calm), 32)
+    series, spike = watch([high] * length, series)
+    assert spike == (3 if length >= 3 else None)
+    assert len(series.streak) == min(length, 3)
+    assert high not in series.line, "what is out of line is no measure for what follows"
+
+
+@given(st.lists(LOSSES, min_size=20, max_size=20), st.floats(1e-3, 1e3))
+def test_the_unit_of_a_loss_does_not_matter(values: list[float], unit: float) -> None:
+    *line, value = values
+    assert math.isclose(score(value * unit, [one * unit for one in line]), score(value, line), rel_tol=1e-6, abs_tol=1e-6)
+
+
+@given(st.lists(st.one_of(LOSSES, st.just(1e6)), max_size=80), st.data())
+def test_a_checkpoint_anywhere_changes_nothing(values: list[float], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(values)))
+    whole, spike = watch(values)
+    if spike is not None and cut >= spike:
+        return
+    first, _ = watch(values[:cut])
+    resumed, later = watch(values[cut:], Series.of(json.loads(json.dumps(first.state()))))
+    assert (resumed, later) == (whole, None if spike is None else spike - cut)
+
+
+def test_what_falls_or_returns_or_is_flat_is_no_spike() -> None:
+    flat, spike = watch([2.0] * 40)
+    assert spike is None
+    assert watch([1e-9] * 10, flat)[1] is None, "down is where losses go"
+    assert watch([2.1] * 10, flat)[1] is None, "five per cent of a flat line are no jump"
+    series, spike = watch([9.0, 9.0, 2.0], flat)
+    assert (spike, series.streak, series.line[-3:]) == (None, (), (9.0, 9.0, 2.0)), "it was in line after all"
+    assert watch([1e9] * 10, Series((0.0,) * 16))[1] == 3
+    off = GUARD.model_copy(update={"spike_threshold": 0.0})
+    assert observe(Series((1.0,) * 40), 1e9, off) == Series((1.0,) * 40)
+
+
+WINDOWS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=6)
+
+
+@given(WINDOWS, st.integers(0, 100))
+def test_rows_are_the_draws_that_are_not_left_out(windows: list[tuple[int, int]], row: int) -> None:
+    cursor = Cursor()
+    for first, count in windows:
+        cursor = cursor.leaving_out(first, first + count)
+        assert cursor.leaving_out(first, first + count) == cursor, "the same again changes nothing"
+    out = {draw for first, count in windows for draw in range(first, first + count)}
+    left = [draw for draw in range(500) if draw not in out]
+    assert [cursor.draw(number) for number in range(row, row + 5)] == left[row : row + 5]
+    assert Cursor.from_dict(json.loads(json.dumps(cursor.to_dict()))) == cursor
+
+
+def test_what_was_trained_on_cannot_be_left_out() -> None:
+    with pytest.raises(ValueError, match="before the cursor"):
+        Cursor(2, 16).leaving_out(15, 17)
+    assert Cursor(2, 16).leaving_out(16, 24).draw(16) == 24
+
+
+def bad(first: int, last: int, failure: FailureClass = FailureClass.SPIKE) -> BadSteps:
+    return BadSteps(failure, "bad", "look", first, last)
+
+
+@given(st.integers(0, 9), st.integers(10, 14), st.integers(0, 3), st.integers(0, 3))
+def test_a_decision_does_not_depend_on_the_checkpoint_gone_back_to(checkpoint: int, first: int, length: int, margin: int) -> None:
+    guard = GuardParams(margin_steps=margin)
+    checkpoint = min(checkpoint, first - margin - 1)
+    earlier = [Rollback(cause=FailureClass.SPIKE, first=11, last=11, begin=11, draws=(80, 88))] if first > 11 + margin else []
+    made = decide(bad(first, first + length), Cursor(checkpoint, 8 * checkpoint), earlier, 8, guard)
+    assert made == decide(bad(first, first + length), Cursor(), earlier, 8, guard)
+    assert (made.begin, made.good_until) == (first - margin, first - margin - 1)
+    shift = 8 if earlier else 0
+    assert made.draws == (8 * (made.begin - 1) + shift, 8 * made.last + shift)
+    after = leave_out(Cursor(checkpoint, 8 * checkpoint), [*earlier, made])
+    assert after.draw(8 * (made.begin - 1)) == made.draws[1], "the first bad step gets the rows after the window"
+
+
+def test_enough_rollbacks_are_a_failure() -> None:
+    one = decide(bad(5, 6), Cursor(), [], 8, GuardParams(max_rollbacks=1))
+    with pytest.raises(StageError, match=r"bad \(after 1 rollbacks\)") as error:
+        decide(bad(9, 9, FailureClass.NON_FINITE), Cursor(), [one], 8, GuardParams(max_rollbacks=1))
+    assert error.value.failure is FailureClass.NON_FINITE
+    assert "guard.max_rollbacks" in error.value.fix
+
+
+def test_a_checkpoint_is_good_up_to_the_steps_rolled_back_since() -> None:
+    rollbacks = [Rollback(cause=FailureClass.SPIKE, first=n, last=n + 2, begin=n, draws=(8 * n, 8 * n + 24)) for n in (20, 12)]
+    assert [good_until(rollbacks, count) for count in range(3)] == [11, 11, None]
+    assert good_until(rollbacks[:1]) == 19
+    assert [made_under({}), made_under({"guard": {"rollbacks": 2}})] == [0, 2]
+    guard = GuardParams(learning_rate_factor=0.5, cool_down_steps=10)
+    assert [learning_rate_factor(rollbacks, guard, step) for step in (11, 12, 20, 21, 22, 29, 30)] == [1, 0.5, 0.25, 0.25, 0.5, 0.5, 1]
+
+
+def test_decisions_are_read_back_or_refused(tmp_path: Path) -> None:
+    assert read_decisions(tmp_path) == Decisions()
+    made = Decisions(rollbacks=(decide(bad(5, 6), Cursor(), [], 8, GuardParams()),))
+    made.write(tmp_path)
+    assert read_decisions(tmp_path) == made
+    (tmp_path / "rollbacks.json").write_text('{"version": 2}')
+    with pytest.raises(StageError, match="says which data were left out"):
+        read_decisions(tmp_path)
+
+
+def test_the_budget_is_refilled_by_progress() -> None:
+    budget: Budget | None = Budget(2, 3.0)
+    pauses = []
+    for reached in (0, 0, 10, 10):
+        assert budget is not None
+        budget = budget.after(reached, free=False)
+        assert budget is not None
+        pauses.append(budget.pause_s)
+    assert pauses == [3.0, 6.0, 3.0, 6.0]
+    assert budget is not None
+    assert budget.after(10, free=False) is None, "no checkpoint since"
+    assert budget.after(10, free=True) == budget
+    assert budget.after(11, free=False) is not None
+    assert Budget(100, 3.0, used=50).pause_s == 300.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "expected"),
+    [
+        (FailureClass.OUT_OF_MEMORY, -9, Restart.BUDGETED),
+        (FailureClass.OUT_OF_MEMORY, 71, Restart.NEVER),
+        (FailureClass.BUG, -11, Restart.BUDGETED),
+        (FailureClass.BUG, 1, Restart.NEVER),
+        (FailureClass.PREEMPTED, -15, Restart.FREE),
+        (FailureClass.INFRASTRUCTURE, 69, Restart.BUDGETED),
+        (FailureClass.SPIKE, 80, Restart.ROLL_BACK),
+    ],
+)
+def test_who_is_started_again(failure: FailureClass, status: int, expected: Restart) -> None:
+    assert restart_of(failure, status) is expected
+
+
+def test_ranks_hang_when_no_counter_moves_whatever_the_clocks_say(tmp_path: Path) -> None:
+    now, paths = [0.0], clear_pulses(tmp_path, 2)
+    watchdog = Watchdog(paths, 10.0, lambda: now[0])
+
+    def after(seconds: float) -> bool:
+        now[0] += seconds
+        return watchdog.hung()
+
+    pulses = [Pulse(path) for path in paths]
+    pulses[0].beat(1, "forward")
+    assert not after(4)
+    assert not after(4)
+    pulses[1].beat(1, "backward of a long name that does not fit into the sixty-four bytes of a beat")
+    assert not after(4), "one of them has moved"
+    for path in paths:  # a clock that jumps to and fro leaves its mark on the files, and on nothing else
+        path.touch()
+    assert not after(4)
+    assert not after(1_000_000), "the whole machine was asleep"
+    assert after(1)
+    assert watchdog.told().startswith("rank 0 in forward of step 1, rank 1 in backward of a long")
+    pulses[1].beat(1, "optimizer")
+    assert not after(4)
+    assert Beat.read(pulse_file(tmp_path, 1)) == Beat(2, 1, "optimizer")
+    assert not Watchdog(paths, 0.0, lambda: now[0]).hung()
+    assert clear_pulses(tmp_path, 2) == paths
+    assert Beat.read(paths[0]) == Beat()
