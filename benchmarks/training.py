@@ -1,5 +1,5 @@
-"""Training beside its parts: the product's step and the bare one, checkpoints, going on from one, the whole step with MMFS as published, and
-on a GPU a model of billions of parameters. `python -m benchmarks.training [--quick] [--json FILE]`.
+"""Training beside its parts: the product's step and the bare one, checkpoints, going on from one, the whole step with MMFS as published,
+and on a GPU a model of billions of parameters. `python -m benchmarks.training [--quick] [--json FILE]`.
 
 A product's step is followed by the bare one on the same batch, in the same process: what else the machine does meets both alike, and the
 ratio is the median over pairs. Where it says CPU, seconds are of the processor and not of the clock.

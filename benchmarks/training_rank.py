@@ -1,7 +1,7 @@
-"""The rank program of benchmarks.training: beside each step of the product it takes the same step bare, in the same process, and times both.
+"""The rank program of benchmarks.training: beside each step of the product the same step is taken bare, in the same process; both are timed.
 
-A step of the product runs from where the bare one before it ended to where the next one begins: making and moving the batch, Lightning, the
-engine, the meter, the log and a checkpoint are all in it. The bare one has the batch in hand and does what cannot be left out: forward,
+A step of the product runs from where the bare one before it ended to where the next one begins: making and moving the batch, Lightning,
+the engine, the meter, the log and a checkpoint are all in it. The bare one has the batch in hand and does what cannot be left out: forward,
 backward, clipping, AdamW.
 """
 

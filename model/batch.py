@@ -109,8 +109,9 @@ def picture_fault(pixels: Tensor) -> str | None:
 
 
 class MMInterleavedOutput(NamedTuple):
-    """Losses of one step, as a tuple, in which hooks into modules see them. The sums and counts are there so that a mean can be taken over all
-    ranks and accumulation steps.
+    """Losses of one step, as a tuple, in which hooks into modules see them.
+
+    The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
 
     loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets;
     image_loss_sum of per-image means over image_count images.

@@ -36,8 +36,8 @@ class Looks(Protocol):
 class SharedProjection(nn.Module):
     """`project_shared` as a module, without parameters of its own.
 
-    The weights it uses lie in other modules, which do not run here. ZeRO-3 gathers a weight for the module that runs when it is asked for, and
-    again for that module's backward: so the product must be a module, the smallest that holds it.
+    The weights it uses lie in other modules, which do not run here. ZeRO-3 gathers a weight for the module that runs when it is asked for,
+    and again for that module's backward: so the product must be a module, the smallest that holds it.
     """
 
     def forward(self, features: Tensor, layers: Iterable[tuple[Norm, Looks]]) -> list[Tensor]:

@@ -48,9 +48,8 @@ def stored_weights(engine: Path) -> Weights:
         if engine.is_file():
             return _by_name(_load(engine)["state_dict"])
         if is_universal(engine):
-            return dict(_by_name(_load(engine / BUFFERS))) | {
-                name.removeprefix(NETWORK): partial(_of_file, file) for name, file in stored(engine).items()
-            }
+            files = {name.removeprefix(NETWORK): partial(_of_file, file) for name, file in stored(engine).items()}
+            return dict(_by_name(_load(engine / BUFFERS))) | files
         folder = engine / _FOLDER
         if (whole := folder / "mp_rank_00_model_states.pt").exists():
             return _by_name(_load(whole)["module"])

@@ -124,7 +124,7 @@ def drawn(model: MMInterleaved, prompts: list[Prompt], options: GenerationOption
 def test_a_picture_is_projected_once_in_a_session(talkative: MMInterleaved, make_batch: MakeBatch) -> None:
     """Whatever is generated after it, word by word."""
     projected: list[int] = []
-    counter = talkative.mm_decoder.projection.register_forward_hook(lambda module, inputs, values: projected.append(len(inputs[0])))
+    talkative.mm_decoder.projection.register_forward_hook(lambda module, inputs, values: projected.append(len(inputs[0])))
     pictures = make_batch([[[5, "image", 6, "image"]]]).images
     [pieces] = generate(
         talkative, [Prompt("one", ((5,), *pictures))], GenerationOptions(mode="text", max_new_tokens=6, choosing=Choosing(min_new_tokens=6))
