@@ -1,4 +1,4 @@
-"""The rank program of benchmarks.training: beside each step of the product the same step is taken bare, in the same process; both are timed.
+"""The rank program of benchmarks.training: beside each step of the product the same is taken bare, in the same process; both are timed.
 
 A step of the product runs from where the bare one before it ended to where the next one begins: making and moving the batch, Lightning,
 the engine, the meter, the log and a checkpoint are all in it. The bare one has the batch in hand and does what cannot be left out: forward,
