@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from components.accumulation import accumulation
+from components.checkpoint_params import CheckpointParams
 from components.combinations import contradictions
 from components.filter_params import DecontaminationParams, FilterParams
 from components.frozen import Frozen
@@ -232,6 +233,7 @@ class TrainParams(Frozen):
         0, ge=0, description="processes per rank that read and decode ahead; 0 does it between the steps, which is best for tiny pictures"
     )
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
+    checkpoints: CheckpointParams = CheckpointParams()
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
     guard: GuardParams = GuardParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")

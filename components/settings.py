@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         None, description="MMFS_VLM_ENDPOINT: OpenAI-compatible address of a vision-language model, such as https://host/v1"
     )
     vlm_key: SecretStr | None = Field(None, description="MMFS_VLM_KEY: its key")
+    checkpoints: str | None = Field(
+        None, description="MMFS_CHECKPOINTS: a second place for checkpoints, a folder or s3://bucket/prefix; none where absent"
+    )
     shard_cache: Path | None = Field(
         None, description="MMFS_SHARD_CACHE: whole shards fetched from the DVC remote; .mmfs/shards where absent"
     )

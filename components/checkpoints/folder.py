@@ -25,6 +25,8 @@ from components.checkpoints.manifest import (
 from components.checkpoints.retention import Retention, kept
 from components.run.lease import boot_id
 
+SENDING = "sending"
+"""File that is there while the newest checkpoint is copied to a second place."""
 PINS = "pins"
 """Folder of one file per checkpoint that no retention removes; it says why."""
 _NAME = re.compile(r"step-(\d{8,})(\.partial|\.old)?")
@@ -47,7 +49,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path, retention: Retention = Retention(), files: Files = Files()) -> None:
         self.folder = folder
-        self._retention = retention
+        self.retention = retention
         self._files = files
 
     def staging(self, step: int) -> Path:
@@ -74,9 +76,21 @@ class CheckpointFolder:
         """Steps whose files are complete and that nobody has committed yet."""
         return [step for step, suffix in self._names() if suffix == ".partial" and (self.staging(step) / COMPLETE).exists()]
 
+    def in_flight(self) -> bool:
+        """Whether a checkpoint is written and not yet committed and copied; the next one waits for it."""
+        return bool(self.waiting()) or (self.folder / SENDING).exists()
+
+    def sending(self, is_sent: bool) -> None:
+        """Tell the ranks whether a checkpoint is being copied."""
+        if is_sent:
+            self._files.write(self.folder / SENDING, b"")
+        else:
+            self._files.remove(self.folder / SENDING)
+
     def commit(self, step: int, info: Mapping[str, Any] | None = None, score: float | None = None) -> Path:
         """Hash and sync what lies in the staging folder, mark it committed, give it its name, and drop what retention does not keep.
 
+        Checkpoints of later steps are dropped too: they were damaged or rolled back, and this training has not come to them.
         `info` is what the ranks told where absent; `score` is what retention's best are chosen by. Raises CheckpointError when a file
         has another size than the ranks told.
         """
@@ -94,11 +108,33 @@ class CheckpointFolder:
         self._files.write_synced(staging / COMMIT, marker(manifest).encode())
         self._files.sync(staging)
         self._name(staging, final)
+        self.withdraw_after(step)
         self._retain(step)
         return final
 
+    def adopt(self, step: int, manifest: bytes) -> Checkpoint:
+        """Commit what was copied into the staging folder from elsewhere, if it is what its manifest says. Raises CheckpointError."""
+        staging = self.staging(step)
+        for file in _files_of(staging).values():
+            self._files.sync(file)
+        self._files.write_synced(staging / MANIFEST, manifest)
+        self._files.write_synced(staging / COMMIT, marker(manifest).encode())
+        try:
+            verify(staging)
+        except CheckpointError:
+            self._files.remove(staging)
+            raise
+        self._files.sync(staging)
+        self._name(staging, self.folder / f"step-{step:08d}")
+        return self.at(step)
+
+    def discard(self, step: int) -> None:
+        """Remove what is written and not committed of a step."""
+        self._files.remove(self.staging(step))
+
     def recover(self) -> list[str]:
         """Commit or discard what a killed attempt left behind; what was done, in words. Only for who alone writes here."""
+        self.sending(False)
         notes = []
         for step, suffix in self._names():
             if suffix == ".partial":
@@ -176,13 +212,15 @@ class CheckpointFolder:
     def _recover(self, step: int) -> str:
         staging, final = self.staging(step), self.folder / f"step-{step:08d}"
         try:
-            if (staging / COMMIT).exists() and final != staging:
+            if (staging / COMMIT).exists():
                 verify(staging)
                 self._name(staging, final)
                 return f"step {step} was marked and not yet named: committed"
         except CheckpointError:
             self._files.remove(staging / COMMIT)  # the marker of a commit that was cut short
         try:
+            if (later := max(self.steps(), default=0)) > step:
+                raise CheckpointError(f"{staging}: step {later} is committed")
             self.commit(step)
         except CheckpointError as error:
             self._files.remove(staging)
@@ -199,14 +237,18 @@ class CheckpointFolder:
         self._files.sync(self.folder)
         self._files.remove(old)
 
-    def _retain(self, good: int) -> None:
+    def scores(self) -> dict[int, float]:
+        """By step, what the checkpoints were scored when they were committed; only where retention asks for it."""
         scores = {}
-        for step in self.steps() if self._retention.best else ():
+        for step in self.steps() if self.retention.best else ():
             try:
                 scores[step] = float(read_manifest(self.folder / f"step-{step:08d}")["info"]["score"])
             except (CheckpointError, KeyError):
                 continue
-        stay = kept(self.steps(), self._retention, self.pins(), scores, good)
+        return scores
+
+    def _retain(self, good: int) -> None:
+        stay = kept(self.steps(), self.retention, self.pins(), self.scores(), good)
         for step in self.steps():
             if step not in stay:
                 self._drop(step)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.checkpoints.committer import Committer
 from components.checkpoints.folder import CheckpointFolder
 from components.launch.local import DeadRank, RankGroup
 from components.run.events import EventWriter
@@ -18,6 +19,7 @@ from components.run.filetree import write_whole
 from components.tracking.spool import read_points
 from components.tracking.stage_run import StageRun
 from components.training.bad_steps import BadSteps
+from components.training.commits import committer_of
 from components.training.forward import Forwarder
 from components.training.job import Job, forget_failures, read_failure, write_job
 from components.training.journal import Journal, read_journal
@@ -51,12 +53,13 @@ class Attempts:
         tracking: StageRun,
         events: EventWriter,
         limits: Limits = Limits(),
+        commit: Callable[[Job], Committer] = committer_of,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`plan` makes the job from what lies in the work folder; `launch` starts its ranks."""
+        """`plan` makes the job from what lies in the work folder; `launch` starts its ranks, whose checkpoints `commit` commits."""
         self._plan, self._launch = plan, launch
         self._tracking, self._events = tracking, events
-        self._limits, self._sleep = limits, sleep
+        self._limits, self._commit, self._sleep = limits, commit, sleep
 
     def run(self) -> None:
         """Train. Raises StageError in the class of the failure that ended it; preempted when this process was told to stop."""
@@ -104,7 +107,7 @@ class Attempts:
         latest = decisions.rollbacks[-1]
         limit = good_until(decisions.rollbacks, decisions.settled)
         assert limit is not None
-        CheckpointFolder(job.checkpoints).withdraw_after(limit, f"rollback {number}")
+        CheckpointFolder(job.checkpoints).withdraw_after(limit)
         points = [point for point in read_points(job.points)[0] if point["step"] <= limit]
         write_whole(job.points, "".join(json.dumps(point) + "\n" for point in points))
         self._tracking.rewind(limit, f"rollback {number}")
@@ -129,13 +132,15 @@ class Attempts:
         write_job(job)
         watchdog = Watchdog(clear_pulses(job.work, job.train.ranks), self._limits.hang_s)
         ended, dead = False, None
-        with self._launch(job) as ranks:
+        with self._commit(job) as committer, self._launch(job) as ranks:
             while not ended:
                 time.sleep(_POLL_S)
                 ended, dead = ranks.poll()
                 forwarder.forward()
                 if not ended and watchdog.hung():
                     return self._hung(ranks, watchdog, job), 0
+                if not ended and committer.problem is not None:
+                    return committer.problem, 0
         return None if dead is None else (failure_of(dead, job.work), dead.status)
 
     def _hung(self, ranks: RankGroup, watchdog: Watchdog, job: Job) -> StageError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,16 +14,17 @@ from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CURSOR_FILE, DATA, ENGINE
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
+from components.run.lease import is_held
 from components.training.lit_module import TrainingModule
 from components.training.origin import Origin
 from components.training.random_state import load_random_state, save_random_state
-from components.training.shape import Shape
 from components.training.stop_signal import StopSignal
 from components.training.stored import NETWORK
 
 CursorOf = Callable[[int], dict[str, Any]]
 """Where the data stand before a step, as JSON values."""
 METER = "meter"
+_POLL_S = 0.01
 
 
 class Keeper(Protocol):
@@ -35,9 +36,10 @@ class Keeper(Protocol):
 
 
 class Checkpointing(Callback):
-    """Commits a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
+    """Writes a checkpoint each `checkpoint_every_steps`, and one before leaving on SIGTERM; restores what the engine does not keep.
 
-    `keepers` are kept under their names in the cursor file. `origin` is there on rank 0.
+    Whoever watches the ranks commits it while they go on; the next one waits until that is done. `keepers` are kept under their names in
+    the cursor file. `origin` is there on rank 0.
     """
 
     def __init__(
@@ -91,7 +93,11 @@ class Checkpointing(Callback):
                 checkpoint["state_dict"].pop(f"{NETWORK}{name}", None)
 
     def _save(self, trainer: Trainer, step: int) -> None:
+        began = time.monotonic()
         if trainer.is_global_zero:
+            while self._folder.in_flight() and is_held(self._folder.folder):
+                time.sleep(_POLL_S)
+            waited = time.monotonic() - began
             self._folder.begin(step)
         trainer.strategy.barrier()
         staging = self._folder.staging(step)
@@ -102,5 +108,8 @@ class Checkpointing(Callback):
             kept = {name: dict(keeper.state()) for name, keeper in self._keepers.items()}
             (staging / CURSOR_FILE).write_text(json.dumps({"step": step, DATA: self._cursor_of(step), **kept}))
         trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            self._folder.commit(step, asdict(Shape.of(self._train)))
+        if self._origin is not None:
+            cost = {"wait_s": waited, "save_s": time.monotonic() - began - waited}
+            self._folder.complete(step, {**self._origin.info, "cost": cost})
+            if not is_held(self._folder.folder):  # nobody watches who would commit it
+                self._folder.commit(step)

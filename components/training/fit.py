@@ -13,12 +13,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.run.filetree import whole_folder
-from components.training.checkpointing import METER, Checkpointing, CursorOf
+from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
+from components.training.commits import checkpoint_folder
 from components.training.engine import build_engine
 from components.training.guard import Guard
 from components.training.heartbeat import Heartbeat
@@ -89,7 +89,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
     guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
     factor = lowered(train, job.rollbacks)
-    keepers = {METER: meter, GUARD: guard}
+    keepers: dict[str, Keeper] = {METER: meter, GUARD: guard}
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,
@@ -103,7 +103,7 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
             Heartbeat(pulse),
             guard,
             StepLog(job.points, train, meter, engine.gradient_norm, factor),
-            Checkpointing(CheckpointFolder(job.checkpoints), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
         ],
         logger=False,
         enable_checkpointing=False,

@@ -9,6 +9,7 @@ from torch import nn
 from components.checkpoints.manifest import ENGINE
 from components.run.failures import FailureClass, StageError
 from components.training.export import BESIDE
+from components.training.identity import info_of
 from components.training.job import JOB_FILE, Job
 from components.training.start import write_beside
 from components.training.stored import stored_weights
@@ -16,12 +17,13 @@ from components.training.tensors import TENSORS_FILE, check_tensors, describe, f
 
 
 class Origin:
-    """Made before the first step, when frozen parameters lie whole in the network."""
+    """Made before the first step, when frozen parameters lie whole in the network. `info` is for the manifest."""
 
     def __init__(self, job: Job, network: nn.Module) -> None:
         self._job = job
         self._network = network
         self._digests = frozen_digests(network)
+        self.info = info_of(job)
 
     def check(self, checkpoint: Path) -> None:
         """Raises StageError (bad_config) unless the checkpoint is of this network, with the same frozen parameters and all others stored.

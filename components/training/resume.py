@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.folder import CheckpointFolder, Refusal
 from components.checkpoints.manifest import CURSOR_FILE, DATA, Checkpoint
 from components.data.cursor import Cursor
 from components.data.documents import CorpusError
@@ -16,12 +16,17 @@ from components.training.rollbacks import Rollback, good_until, made_under
 
 def last_good(folder: CheckpointFolder, rollbacks: Sequence[Rollback], at_most: int | None = None) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint that holds no step which was rolled back since it was written, and why newer ones were passed over."""
+    return folder.latest(at_most, refuse_rolled_back(rollbacks))
+
+
+def refuse_rolled_back(rollbacks: Sequence[Rollback]) -> Refusal:
+    """Refuses checkpoints that hold a step which was rolled back since they were written."""
 
     def refuse(checkpoint: Checkpoint) -> str | None:
         limit = good_until(rollbacks, made_under(read_states(checkpoint.path)))
         return None if limit is None or checkpoint.step <= limit else f"steps after {limit} were rolled back since it was written"
 
-    return folder.latest(at_most, refuse)
+    return refuse
 
 
 def read_states(checkpoint: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from components.checkpoints.manifest import Checkpoint
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
 
+CONVERTED = "converted"
+"""In the work folder: checkpoints as ranks go on from them that did not write them."""
 _CONVERTER = "components.training.universal"
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.checkpoints.folder import CheckpointFolder
 from components.data.places import shard_places
 from components.launch.local import RankGroup, launch_ranks
 from components.launch.warm import start_warm
@@ -22,12 +21,14 @@ from components.run.paths import Paths
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.attempts import Attempts, Limits
+from components.training.commits import committer_of, going_on, keep_pinned, second_place
 from components.training.job import Job
-from components.training.resume import last_good
+from components.training.resume import step_of
 from components.training.rollbacks import read_decisions
-from components.training.shape import fitted
 
 METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
+KEPT = "checkpoints"
+"""Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
 RANK_MODULE = "components.training.rank"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses
@@ -52,6 +53,7 @@ def train(params: Params, paths: Paths, context: StageContext, stage: str, out: 
     (fresh / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     write_curve(points, fresh / LOSSES_FILE)
     publish_weights(job.export, weights, context.tracking, context.settings)
+    keep_pinned(job, context.work.folder / KEPT)
     context.work.publish(fresh, out)
     summary = f"{job.train.steps} steps, loss {metrics['loss']:.4g}, weights {weights.model_digest[:12]}"
     return TrainResult(metrics=metrics, summary=summary, model_digest=weights.model_digest, steps=job.train.steps)
@@ -63,12 +65,7 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
     text, image = training.text_loss_weight, training.image_loss_weight
     work = context.work.body.resolve()
     rollbacks = read_decisions(work).rollbacks
-    checkpoint, passed_over = last_good(CheckpointFolder(work / "checkpoints"), rollbacks)
-    for reason in passed_over:
-        _log.warning("%s: checkpoint passed over: %s", stage, reason)
-    if checkpoint is not None:
-        _log.info("%s: going on after step %d", stage, checkpoint.step)
-    return Job(
+    job = Job(
         stage=stage,
         seed=params.seed,
         deterministic=params.deterministic,
@@ -81,12 +78,18 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         window_documents=params.data.window_documents,
         model=start if isinstance(start, dict) else None,
         initial=start if isinstance(start, Path) else None,
-        resume=fitted(checkpoint, training, params.seed, work / "converted") if checkpoint else None,
+        resume=None,
         rollbacks=rollbacks,
         index=paths.index.resolve(),
         shards=shard_places(paths, context.settings),
         work=work,
     )
+    job, notes = going_on(job, second_place(context.settings, context.work.folder.name))
+    for note in notes:
+        _log.warning("%s: %s", stage, note)
+    if job.resume is not None:
+        _log.info("%s: going on after step %d", stage, step_of(job.resume))
+    return job
 
 
 def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:
@@ -123,4 +126,5 @@ def _run_ranks(plan: Callable[[], Job], context: StageContext) -> None:
         )
 
     limits = Limits(settings.restarts, settings.restart_delay_s, settings.hang_s)
-    Attempts(plan, launch, context.tracking, context.events, limits).run()
+    second = second_place(settings, context.work.folder.name)
+    Attempts(plan, launch, context.tracking, context.events, limits, partial(committer_of, second=second)).run()

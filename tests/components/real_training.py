@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def real_params(**differs: Any) -> TrainParams:
-    """Three steps of four rows with pictures and words, each logged; ZeRO-3 shares out every parameter, however small."""
+    """Three steps of four rows with pictures and words, each logged; ZeRO-3 shares out every weight of a layer."""
     values = {
         "steps": STEPS,
         "rows_per_step": 4,
@@ -29,7 +29,7 @@ def real_params(**differs: Any) -> TrainParams:
         "learning_rate": 1e-3,
         "checkpoint_every_steps": 1,
         "log_every_steps": 1,
-        "whole_parameters": 0,
+        "whole_parameters": 1000,
     }
     return train_params(**(values | differs))
 

@@ -28,6 +28,7 @@ from components.settings import Settings
 from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files
 from components.training import supervise
+from components.training.identity import info_of
 from components.training.job import read_job, write_failure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,20 +147,29 @@ def test_the_cause_is_reported_not_its_echo(tmp_path: Path, status: int, told: S
 
 def test_a_job_goes_on_from_the_newest_good_checkpoint(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     context, _ = line.context("resumed")
-    folder = CheckpointFolder(context.work.body.resolve() / "checkpoints")
+    initial = line.root / "initial"
+    initial.mkdir()
+    (initial / "config.json").write_text("{}")
+    fresh = supervise.plan_job(line.params, line.paths, context, "vqa", initial)
+    assert fresh.resume is None
+    folder = CheckpointFolder(fresh.checkpoints)
     for step in (2, 4):
-        (folder.begin(step) / "cursor.json").write_text("{}")
-        folder.commit(step, {})
+        (folder.begin(step) / "cursor.json").write_text(json.dumps({"step": step}))
+        folder.commit(step, info_of(fresh))
     (folder.folder / "step-00000004" / "cursor.json").write_text("harmed")
-    job = supervise.plan_job(line.params, line.paths, context, "vqa", line.root)
+    job = supervise.plan_job(line.params, line.paths, context, "vqa", initial)
     assert set(job.patterns) == {"finetune.vqa.freeze", "finetune.vqa.groups"}
-    first = supervise.plan_job(line.params, line.paths, context, "pretrain", {})
+    first = supervise.plan_job(line.params, line.paths, line.context("first")[0], "pretrain", {})
     assert first.patterns["finetune.vqa.freeze"] == ("image_decoder", "context_feat_proj")
     assert job.resume == folder.folder / "step-00000002"
-    assert job.initial == line.root
+    assert job.initial == initial
     assert job.image_loss_weight == 0, "the task's value"
     assert job.text_loss_weight == line.params.model.text_loss_weight, "the model's where the task has none"
     assert "checkpoint passed over" in caplog.text
+    (initial / "config.json").write_text("{ }")
+    with pytest.raises(StageError, match=r"no checkpoint can be used: .*it is of another training: model is") as error:
+        supervise.plan_job(line.params, line.paths, context, "vqa", initial)
+    assert error.value.failure is FailureClass.BAD_DATA, "one is damaged, the other of another training"
 
 
 def test_the_curve_is_written_digit_by_digit(tmp_path: Path) -> None:
