@@ -36,7 +36,7 @@ from components.data.preparation.inputs import corpora
 from components.data.preparation.progress import Progress
 from components.data.tokenizer import Tokenizer
 from components.launch.local import launch_ranks
-from components.params import Params, load
+from components.params import Params, merge, parse, read_mapping
 from components.run.events import EventWriter
 from components.tracking.spool import read_points
 from components.training.job import Job, write_job
@@ -76,7 +76,7 @@ class Line:
 
     def job(self, name: str, work: str, **differs: Any) -> Job:
         """Pretraining of `params.yaml` under an overlay, on a corpus of a thousand documents; `differs` are training parameters."""
-        params = load(ROOT / "params.yaml", None if name == "tiny" else name)
+        params = parameters(name)
         index, shards = self._corpus(params)
         train = type(params.pretrain).model_validate(params.pretrain.model_dump() | {"log_every_steps": 1, "warmup_steps": 1} | differs)
         config = architecture(params.model, Tokenizer.load(index / TOKENIZER_FILE).vocab_size)
@@ -117,6 +117,13 @@ class Line:
             made.index.rename(body / "made-index")
             made.shards.rename(body / "made-shards")
         return body / "made-index", body / "made-shards"
+
+
+def parameters(name: str) -> Params:
+    """`params.yaml`, under the overlay of a name where there is one."""
+    values = read_mapping(ROOT / "params.yaml")
+    overlay = ROOT / "params" / f"{name}.yaml"
+    return parse(merge(values, read_mapping(overlay)) if overlay.exists() else values)
 
 
 def trained(job: Job, module: str) -> None:
