@@ -39,6 +39,7 @@ from components.launch.local import launch_ranks
 from components.params import Params, merge, parse, read_mapping
 from components.run.events import EventWriter
 from components.tracking.spool import read_points
+from components.training.commits import committer_of
 from components.training.job import Job, write_job
 from kernels.testing import assert_close
 from model.build import build_model
@@ -127,10 +128,10 @@ def parameters(name: str) -> Params:
 
 
 def trained(job: Job, module: str) -> None:
-    """Run the ranks of a job to their end. Raises RuntimeError where one fails."""
+    """Run the ranks of a job to their end, its checkpoints committed beside them. Raises RuntimeError where one fails."""
     write_job(job)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-    with launch_ranks(module, [str(job.work)], job.train.ranks, environment, job.work / "logs") as ranks:
+    with committer_of(job), launch_ranks(module, [str(job.work)], job.train.ranks, environment, job.work / "logs") as ranks:
         ended = False
         while not ended:
             time.sleep(0.05)
@@ -230,7 +231,7 @@ def first_step(line: Line, name: str, work: str, whole: Job) -> float:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     step = json.loads((job.resume / "cursor.json").read_text())["step"]
     point = job.points.read_bytes()
-    job.points.write_bytes(b"".join(line for line in point.splitlines(keepends=True)[:step]))
+    job.points.write_bytes(b"".join(point.splitlines(keepends=True)[:step]))
     with launch_ranks("components.training.rank", [str(job.work)], 2, environment, job.work / "logs") as ranks:
         while len(read_points(job.points)[0]) <= step:
             time.sleep(0.02)

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from torch import nn
 
 from components.params import TrainParams
+from components.run.failures import FailureClass, StageError
 from components.training.gradients import PlainGradients
 
 
@@ -29,7 +30,13 @@ class Engine:
 
 def build_engine(train: TrainParams, device: str, resume: Path | None = None) -> Engine:
     """ZeRO at the stage of `train` for several ranks or with offloading, plain for one rank. `device` is `cpu` or `cuda`, `resume` the
-    engine's part of the checkpoint to go on from."""
+    engine's part of the checkpoint to go on from.
+
+    Raises StageError (bad_config) for float16 without a GPU.
+    """
+    if device == "cpu" and train.precision == "16-mixed":  # Lightning would take bfloat16 without a word, and DeepSpeed refuses
+        message = "precision is 16-mixed, float16 is for GPUs and this machine has none"
+        raise StageError(FailureClass.BAD_CONFIG, message, "set precision to bf16-mixed or 32-true")
     if not train.sharded_stage:
         gradients = PlainGradients(train.clip_norm, train.precision == "16-mixed")
         strategy = SingleDeviceStrategy(device="cuda:0" if device == "cuda" else "cpu")

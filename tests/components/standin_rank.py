@@ -63,9 +63,10 @@ class Network(nn.Module):
         self.decoder = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
-        hidden = self.norm(rows.values)
-        text = (self.text(hidden) - rows.values.flip(-1)).square().mean(-1).sum()
-        pictures = rows.values[:, 0]
+        values = rows.values.to(self.norm.weight.dtype)
+        hidden = self.norm(values)
+        text = (self.text(hidden) - values.flip(-1)).square().mean(-1).sum()
+        pictures = values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
         return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from training_world import World, train_params
 
-from components.training.universal_form import TAG
+from components.params import ParamsError, merge, parse, read_mapping
+from components.run.failures import FailureClass
 
 QUIET = {"NO_DROPOUT": "1"}
 
@@ -41,19 +41,18 @@ def test_losses_are_those_of_float32_in_place(
         assert all(math.isclose(a, b, rel_tol=tolerance) for a, b in zip(expected, found, strict=True)), (expected, found)
 
 
-def test_an_overflow_of_float16_is_left_out_and_its_scale_survives_a_kill(warm: Mapping[str, str], tmp_path: Path) -> None:
-    """The scale begins at 65536; a gradient of infinity leaves a step out."""
-    worlds = [World(tmp_path / name, train_params(precision="16-mixed", log_every_steps=1), warm) for name in ("whole", "killed")]
-    assert worlds[0].attempt(EXPLODE_AT="2", **QUIET) is None, worlds[0].failure
-    assert worlds[1].attempt(EXPLODE_AT="2", KILL_AT="5:1:9", **QUIET) is not None
-    assert worlds[1].attempt(EXPLODE_AT="2", **QUIET) is None
-    assert worlds[1].digest == worlds[0].digest
-    assert [math.isfinite(row[-1]) for row in worlds[0].curve].count(False) >= 1
-    newest = max((worlds[0].work / "checkpoints").glob("step-*"))
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
+def test_float16_is_refused_where_there_is_no_gpu(warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, train_params(precision="16-mixed"), warm)
+    assert world.attempt() is not None
+    assert world.failure is not None
+    assert world.failure.failure is FailureClass.BAD_CONFIG
+    assert "16-mixed, float16 is for GPUs" in world.failure.message
 
-    with torch.serialization.safe_globals([DynamicLossScaler, ZeroStageEnum, fragment_address]):
-        kept = torch.load(min((newest / "engine" / TAG).glob("*_optim_states.pt")), weights_only=True)["optimizer_state_dict"]
-    assert kept["loss_scaler"].cur_scale < 65536
+
+def test_parameters_are_offloaded_by_stage_3_alone() -> None:
+    values = read_mapping(Path(__file__).parents[2] / "params.yaml")
+    with pytest.raises(
+        ParamsError, match=r"pretrain\.offload is parameters, which only zero_stage 3 shares out; set pretrain\.zero_stage=3"
+    ):
+        parse(merge(values, {"pretrain": {"offload": "parameters"}}))
+    assert parse(merge(values, {"pretrain": {"offload": "parameters", "zero_stage": 3}})).pretrain.sharded_stage == 3
