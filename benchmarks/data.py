@@ -1,5 +1,7 @@
-"""The loader beside WebDataset and LitData on the same pictures, undecoded and decoded at 224, in turn and with as many workers; and its
-memory over a million documents. `python -m benchmarks.data [--quick] [--json FILE]`; needs webdataset and litdata.
+"""The loader beside WebDataset and LitData on the same pictures, undecoded and decoded at 224, in turn; and its memory over a million
+documents. The peers have two workers, as we have for decoding; undecoded they are shown without any too, as we read them.
+
+`python -m benchmarks.data [--quick] [--json FILE]`; needs webdataset and litdata.
 
 A loader's time runs from its first batches to its last, so that starting workers does not count; of all repetitions the shortest counts,
 because what else a machine does only ever adds to one.
@@ -29,7 +31,7 @@ from components.data.documents import Document, ImageItem, TextItem
 from components.data.index import Index, write_index
 from components.data.index import Row as IndexRow
 from components.data.keyed import generator
-from components.data.loader import ahead, ahead_in_threads
+from components.data.loader import ahead
 from components.data.pictures import decode
 from components.data.reader import DocumentReader
 from components.data.shards import ShardWriter
@@ -39,6 +41,7 @@ from components.data.transforms import square
 WORKERS, BATCH, PX = 2, 64, 224
 WIDTH, HEIGHT = 500, 375
 SHARD_DOCUMENTS = 256
+ALONE = "undecoded, without workers"
 Loader = Callable[[], Iterable[Any]]
 TEXT = "a photo of a thing that nobody has seen"
 
@@ -60,11 +63,11 @@ def measure(folder: Path, count: int, repetitions: int, *, goals: bool) -> list[
     write_litdata(pictures, folder / "litdata")
     tars = folder / "ours" / "shards"
     given: dict[str, dict[str, Loader]] = {}
-    for case, shown in (("undecoded", None), (f"JPEG at {PX}", to_square)):
+    for case, shown, workers in (("undecoded", None, WORKERS), (ALONE, None, 0), (f"JPEG at {PX}", to_square, WORKERS)):
         given[case] = {
             "mmfs": partial(ours, reader, order, shown),
-            "webdataset": partial(webdataset, tars, BATCH, WORKERS, shown),
-            "litdata": partial(litdata, folder / "litdata", BATCH, WORKERS, shown),
+            "webdataset": partial(webdataset, tars, BATCH, workers, shown),
+            "litdata": partial(litdata, folder / "litdata", BATCH, workers, shown),
         }
     checks = {case: check(loaders, count) for case, loaders in given.items()}
     seconds: dict[tuple[str, str], list[float]] = {(case, name): [] for case, loaders in given.items() for name in loaders}
@@ -78,17 +81,23 @@ def measure(folder: Path, count: int, repetitions: int, *, goals: bool) -> list[
     rates = {key: 1 / min(values) for key, values in seconds.items()}
     size = sum(len(data) for _, data in pictures) // count // 1000
     rows = []
-    for case, wanted in (("undecoded", {"webdataset": 1.2, "litdata": 1.0}), (f"JPEG at {PX}", {"webdataset": 1.0, "litdata": 1.0})):
-        what = f"{WIDTH}x{HEIGHT}, {size} kB, {case}, {WORKERS} workers"
-        for peer, least in wanted.items():
-            rows.append(_row(what, f"pictures/s, peer {peer}", rates[case, "mmfs"], rates[case, peer], least, checks[case], goals))
-        if case != "undecoded":
+    least = {"undecoded": (1.2, 1.0), f"JPEG at {PX}": (1.0, 1.0)}
+    for case in given:
+        what = f"{WIDTH}x{HEIGHT}, {size} kB, {case}" + ("" if case == ALONE else f", {WORKERS} workers")
+        for peer, goal in zip(("webdataset", "litdata"), least.get(case, (0.0, 0.0)), strict=True):
+            rows.append(
+                _row(what, f"pictures/s, peer {peer}", rates[case, "mmfs"], rates[case, peer], goal, checks[case], goals and case in least)
+            )
+        if case.startswith("JPEG"):
             rows.append(_row(what, "pictures/s, peer decoding alone", rates[case, "mmfs"], 1 / min(alone), 0.9, checks[case], goals))
     return rows
 
 
 def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[bytes], torch.Tensor] | None) -> Iterator[Any]:
-    """Our loader: documents in any order, every one verified and checked against its schema; read by threads, decoded by processes."""
+    """Our loader: documents in any order, every one verified and checked against its schema.
+
+    Pictures are decoded by processes. Bytes alone are read here and now: handing them over would cost more than reading them.
+    """
 
     def work(number: int) -> Any:
         samples: list[Any] = []
@@ -97,8 +106,7 @@ def ours(reader: DocumentReader, order: Sequence[IndexRow], shown: Callable[[byt
             samples.append((document.id, images[0] if shown is None else shown(images[0])))
         return samples if shown is None else stacked(samples)
 
-    batches = range(-(-len(order) // BATCH))
-    return ahead_in_threads(work, batches, WORKERS) if shown is None else ahead(work, batches, WORKERS)
+    return ahead(work, range(-(-len(order) // BATCH)), 0 if shown is None else WORKERS)
 
 
 def to_square(data: bytes) -> torch.Tensor:

@@ -84,7 +84,7 @@ def prepare(folder: Path, data: DataParams, workers: int, documents: int) -> Pre
         seconds, core_seconds = time.perf_counter() - start, time.process_time() - used
         if made.metrics["train_documents"] != documents or made.metrics["quarantined"]:
             raise RuntimeError(f"not every document was prepared: {made.metrics}")
-        files = sorted([*made.shards.iterdir(), *made.index.iterdir()], key=lambda file: file.name)
+        files = sorted(file for made_in in (made.shards, made.index) for file in made_in.rglob("*") if file.is_file())
         size = sum(file.stat().st_size for file in made.shards.iterdir()) / 1e6
         digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
         return Preparation(seconds, core_seconds, size, digest)

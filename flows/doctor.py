@@ -21,6 +21,7 @@ from components.settings import quiet_environment
 DISK_GIB = 6.0
 MEMORY_GIB = 6.0
 OLDEST_PYTHON = (3, 11)
+COMPILERS = ("g++", "c++", "clang++")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -44,6 +45,7 @@ def examine(root: Path, environment: Mapping[str, str] = os.environ) -> list[Fin
         _memory,
         _deepspeed,
         _kernels,
+        _sampling,
         lambda: _ports(root),
         lambda: _telemetry(environment),
         _make,
@@ -116,6 +118,19 @@ def _kernels() -> Finding:
             "kernels", "missing", "the Hugging Face distribution `kernels` hides mmfs's own package", "run `pip uninstall kernels`"
         )
     return Finding("kernels", "ok", "the package is mmfs's own")
+
+
+def _sampling() -> Finding:
+    """What `model.sampling_path` may be here; whether a library is there already only torch could tell."""
+    paths = ["torch", *(["triton"] if _has_gpu() and importlib.util.find_spec("triton") else [])]
+    if os.environ.get("CXX") or any(map(shutil.which, COMPILERS)):
+        return Finding("sampling", "ok", f"model.sampling_path may be {', '.join(paths)}, or cpp, compiled at its first use")
+    return Finding(
+        "sampling",
+        "limited",
+        f"no C++ compiler: model.sampling_path may be {', '.join(paths)}, and cpp only where its library was made before",
+        "install one, for example `apt install g++`, or name it in CXX; `mmfs run` needs none",
+    )
 
 
 def _ports(root: Path) -> Finding:

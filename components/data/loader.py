@@ -1,4 +1,4 @@
-"""Work done ahead of its use by processes or threads: results in the order of their numbers, the same for any number of processes."""
+"""Work done ahead of its use by processes: results in the order of their numbers, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 import re
 import resource
 import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -63,25 +60,6 @@ def ahead(work: Callable[[int], T], numbers: Sequence[int], workers: int) -> Ite
             yield result
     finally:
         del results  # ends the processes
-
-
-def ahead_in_threads(work: Callable[[int], T], numbers: Iterable[int], workers: int) -> Iterator[T]:
-    """As `ahead`, by threads of this process: nothing is handed over, so it is the quicker way where the work is reading, hashing and
-    decoding, which all let other threads run. Not for making batches beside a training step, which needs the interpreter itself.
-    """
-    if workers == 0:
-        yield from map(work, numbers)
-        return
-    coming = iter(numbers)
-    with ThreadPoolExecutor(workers, thread_name_prefix="ahead") as threads:
-        pending = deque(threads.submit(work, number) for number in islice(coming, workers * AHEAD))
-        try:
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(threads.submit(work, number) for number in islice(coming, 1))
-                yield result
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)

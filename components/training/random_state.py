@@ -24,7 +24,9 @@ def save_random_state(path: Path) -> None:
 
 
 def load_random_state(path: Path) -> None:
-    """Put the generators where they were; the file is read without unpickling objects."""
+    """Put the generators where they were; the file is read without unpickling objects. A rank that was not there keeps its own."""
+    if not path.exists():  # fewer ranks wrote the checkpoint
+        return
     state = torch.load(path, weights_only=True)
     name, keys, position, has_gauss, gauss = state["numpy"]
     random.setstate(state["python"])

@@ -6,9 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from swift_server import NoSwiftError, S3Server, s3_server
 from training_world import environment
 
 from components.launch.warm import warm_ranks
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server without buckets."""
+    try:
+        with s3_server(tmp_path_factory.mktemp("swift")) as running:
+            yield running
+    except NoSwiftError as error:
+        pytest.skip(f"no S3 server: {error}")
 
 
 @pytest.fixture(scope="session")

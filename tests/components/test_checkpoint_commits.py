@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from checkpoint_faults import FullPlace, Fuse, FusedFiles, FusedPlace, PowerCut
+from checkpoint_world import IDENTITIES, PATIENCE_S, Told, save, until, written
 from hypothesis import given
 from hypothesis import strategies as st
 from small_disk import can_make_disks, small_disk
@@ -23,7 +22,7 @@ from small_disk import can_make_disks, small_disk
 from components.checkpoints.committer import Committer
 from components.checkpoints.files import Files
 from components.checkpoints.folder import CheckpointFolder
-from components.checkpoints.identity import IDENTITY, differences
+from components.checkpoints.identity import differences
 from components.checkpoints.manifest import CheckpointError, verify
 from components.checkpoints.places import FolderPlace, PlaceError, open_place
 from components.checkpoints.resume import find_resume
@@ -32,59 +31,15 @@ from components.checkpoints.second import SecondPlace, SupersededError
 from components.run.failures import FailureClass, StageError
 from components.run.lease import Lease
 
-IDENTITIES = {"schedule": {"steps": 8, "learning_rate": 0.1}}
-INFO = {"ranks": 2, IDENTITY: IDENTITIES}
-PATIENCE_S = 60.0
-
-
-def written(folder: CheckpointFolder, step: int, size: int = 1000) -> None:
-    """What the ranks do: files of their own, then the word that they are complete."""
-    staging = folder.begin(step)
-    (staging / "engine" / "checkpoint").mkdir(parents=True)
-    for name in ("engine/checkpoint/rank-0.pt", "engine/checkpoint/rank-1.pt", "cursor.json"):
-        (staging / name).write_bytes(bytes([step]) * size)
-    folder.complete(step, INFO)
-
-
-class Told:
-    """Keeps what a committer tells."""
-
-    def __init__(self) -> None:
-        self.actions: list[tuple[str, int, dict[str, Any]]] = []
-
-    def __call__(self, kind: str, step: int, **values: Any) -> None:
-        self.actions.append((kind, step, values))
-
-    @property
-    def kinds(self) -> list[tuple[str, int]]:
-        return [(kind, step) for kind, step, _ in self.actions]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def save(folder: CheckpointFolder, second: SecondPlace, step: int) -> None:
-    """One checkpoint from its first file to the second place, with all that is dropped for it."""
-    written(folder, step)
-    path = folder.commit(step)
-    second.send(path, step)
-    second.retain(folder.retention, folder.pins(), {}, step)
-
 
 def saved_until(work: Path, place: Path, fuse: Fuse) -> None:
-    """The third checkpoint of a training on a fused disk; what a power cut takes is gone when it raises."""
-    files = FusedFiles(fuse)
-    second = SecondPlace(FusedPlace(place, fuse))
+    """The third checkpoint of a training on a fused disk, then a power cut, at the latest when all is done."""
+    files, second = FusedFiles(fuse), SecondPlace(FusedPlace(place, fuse))
     try:
         second.claim({"host": "here"})
-        save(CheckpointFolder(work, Retention(last=2), files), second, 6)
-    except PowerCut:
+        save(CheckpointFolder(work, Retention(last=2), files), second, 6, files)
+    finally:
         files.lose()
-        raise
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["cut", "torn"])
@@ -99,7 +54,9 @@ def test_every_operation_of_a_save_cut_once_leaves_a_good_checkpoint_here_and_th
         return tmp_path / name / "work", tmp_path / name / "place"
 
     whole = Fuse()
-    saved_until(*world("whole"), whole)
+    work, place = world("whole")
+    saved_until(work, place, whole)
+    assert CheckpointFolder(work).at(6).step == 6, "what was synced outlives the power cut"
     kinds = Counter(operation.split()[0] for operation in whole.done)
     assert kinds.keys() == {"make", "write", "sync", "rename", "remove", "send", "create", "delete"}
     for last, cut in enumerate(whole.done):
@@ -213,6 +170,19 @@ def test_an_empty_machine_goes_on_from_the_second_place(tmp_path: Path) -> None:
     assert len(notes) == 1 and "cursor.json" in notes[0]
     with pytest.raises(StageError, match=r"schedule\.steps is 9, the checkpoint has 8"):
         find_resume(CheckpointFolder(tmp_path / "third"), {"schedule": {**IDENTITIES["schedule"], "steps": 9}}, second=second)
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    folder, second = CheckpointFolder(tmp_path / "work"), SecondPlace(FolderPlace(tmp_path / "place"))
+    second.claim({"host": "here"})
+    for step in (2, 4, 6):
+        save(folder, second, step)
+    for number, path in enumerate(sorted(tmp_path.rglob("*"), reverse=True)):  # the later the step, the older
+        os.utime(path, (1e9 + number, 1e9 + number))
+    assert folder.steps() == [4, 6]
+    for work in (folder, CheckpointFolder(tmp_path / "new")):
+        found, _ = find_resume(work, IDENTITIES, second=SecondPlace(FolderPlace(tmp_path / "place")))
+        assert found is not None and found.step == 6
 
 
 def test_a_place_that_does_not_answer_ends_only_a_start_that_needs_it(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_every_cut_of_an_object_of_lists_is_told_and_so_is_a_list_that_is_not_th
     assert last_of_all == ("e", Rejected("f.json", "it has no 'e'"))
     *_, not_a_list = json_lists(io.BytesIO(data), "f.json", "c")
     assert not_a_list == ("c", Rejected("f.json:c", "a list is expected, found '1'"))
+    *_, twice = json_lists(io.BytesIO(b'{"a": [1], "a": [2]}'), "f.json", "a")
+    assert twice == ("a", Rejected("f.json:a", "the key 'a' stands twice in an object"))
 
 
 @given(st.binary(max_size=40), st.integers(1, 5))
@@ -106,6 +108,8 @@ def test_an_element_that_can_be_told_apart_is_lost_alone(data: bytes, where: str
         (b'{"data": 1}', "expected a list or an object, found '1'"),
         (b"[1]", "expected an object with 'data', found '['"),
         (b'{"other": [1, 2]}', "it has no 'data'"),
+        (b'{"data": [1], "other": {}, "data": [2]}', "the key 'data' stands twice in an object"),
+        (b'{"data": [1]} [2]', "more text after the end"),
         (b'{"data" 1}', "expected ':'"),
         (b"{'data': []}", "looks like Python"),
         (b'{"data": [1 2]}', "expected ','"),

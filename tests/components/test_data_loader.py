@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from small_corpus import make_corpus
 from components.data.documents import CorpusError
 from components.data.index import Index
 from components.data.keyed import generator
-from components.data.loader import AHEAD, ahead, ahead_in_threads
+from components.data.loader import AHEAD, ahead
 from components.data.reader import DocumentReader
 from components.run.failures import FailureClass, StageError
 
@@ -122,30 +123,12 @@ def test_processes_outlive_a_request_to_save_and_die_with_their_rank() -> None:
     assert not alive
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_threads_give_the_same_in_the_same_order_and_no_more_than_asked(workers: int) -> None:
-    made: list[int] = []
-
-    def note(number: int) -> int:
-        made.append(number)
-        time.sleep(0.001 * (number % 3))
-        return number
-
-    results = ahead_in_threads(note, range(5, 40), workers)
-    assert [next(results) for _ in range(3)] == [5, 6, 7]
-    assert len(made) <= 3 + max(1, workers) * AHEAD
-    assert list(results) == list(range(8, 40))
-    failing = ahead_in_threads(_fails(CorpusError("gone")), range(9), workers)
-    assert [next(failing) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(CorpusError, match=r"^gone$"):
-        next(failing)
-
-
 def test_documents_are_read_by_threads_as_by_one(tmp_path: Path) -> None:
     make_corpus(tmp_path, documents=20, shard_documents=2)  # more shards than are kept open
     index = Index(tmp_path / "index")
     rows = [row for kind in index.kinds("train") for row in index.rows("train", kind)] * 3
     rows = [rows[number] for number in generator(0, "test").permutation(len(rows))]
     reader = DocumentReader(index, tmp_path / "shards")
-    found = list(ahead_in_threads(lambda number: reader.stored(rows[number])[0].id, range(len(rows)), 8))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda row: reader.stored(row)[0].id, rows))
     assert found == [row.id for row in rows]

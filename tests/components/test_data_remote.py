@@ -7,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 import torch
 from small_corpus import make_corpus
-from swift_server import KEY, REGION, SECRET, NoSwiftError, S3Server, s3_server
+from swift_server import KEY, REGION, SECRET, S3Server
 
 from components.data import s3_objects
 from components.data.documents import SPLITS, CorpusError
@@ -39,15 +38,6 @@ with Repo(".") as repo:
     for remote in ("folder", "s3"):
         repo.push(remote=remote)
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    try:
-        with s3_server(tmp_path_factory.mktemp("swift")) as running:
-            yield running
-    except NoSwiftError as error:
-        pytest.skip(f"no S3 server: {error}")
 
 
 @dataclass(frozen=True)

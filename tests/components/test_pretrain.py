@@ -28,6 +28,7 @@ from components.settings import Settings
 from components.tracking.spool import Point
 from components.tracking.weights import WeightsRecord, damaged_files
 from components.training import supervise
+from components.training.attempts import failure_of
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
 
@@ -141,7 +142,7 @@ def test_a_failing_rank_is_reported_in_its_own_words(line: Line) -> None:
 def test_the_cause_is_reported_not_its_echo(tmp_path: Path, status: int, told: StageError | None, expected: FailureClass) -> None:
     if told is not None:
         write_failure(tmp_path, 0, told)
-    problem = supervise.failure_of(DeadRank(1, status, tmp_path / "rank-1.log"), tmp_path)
+    problem = failure_of(DeadRank(1, status, tmp_path / "rank-1.log"), tmp_path)
     assert problem.failure is expected
 
 

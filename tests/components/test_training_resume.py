@@ -1,30 +1,26 @@
-"""Training with real DeepSpeed on two gloo ranks: killed anywhere, the same command ends with the same weights."""
+"""Training with real DeepSpeed on two gloo ranks: stopped and resumed it ends with the same weights (kills: test_training_kills)."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
-from training_world import STEPS, World, train_params
+from training_world import World, train_params
 
 from components.checkpoints.folder import CheckpointFolder
-from components.run.failures import FailureClass
+from components.checkpoints.places import FolderPlace
+from components.checkpoints.second import SecondPlace
+from components.run.failures import FailureClass, StageError
+from components.training.attempts import Limits
+from components.training.commits import COMMITS_FILE, committer_of, going_on
 from components.training.job import read_job, write_job
-
-SEED = 20
-SHAPES = [
-    pytest.param({"zero_stage": 1}, id="zero-1"),
-    pytest.param({"zero_stage": 2, "accumulate": 2}, id="zero-2-accumulated"),
-    pytest.param({"zero_stage": 3}, id="zero-3"),
-    pytest.param({"ranks": 1, "accumulate": 2}, id="plain-accumulated"),
-]
+from components.training.journal import read_journal
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +34,6 @@ def whole(warm: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         return world
 
     return train
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_killed_training_ends_with_the_same_weights_and_curve(
-    shape: dict[str, int], whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
-) -> None:
-    train = train_params(**shape)
-    draw = random.Random(f"{SEED} {shape}")
-    step, rank = draw.randrange(1, STEPS), draw.randrange(train.ranks)
-    print(f"SIGKILL to rank {rank} at step {step}")
-    killed = World(tmp_path, train, warm)
-    dead = killed.attempt(KILL_AT=f"{step}:{rank}:9")
-    assert dead is not None
-    assert (dead.rank, dead.status) == (rank, -9)
-    assert not (killed.work / "export").exists()
-    assert killed.attempt() is None
-    assert killed.digest == whole(**shape).digest
-    assert killed.curve == whole(**shape).curve
-    assert [row[0] for row in killed.curve] == [3, 6, 8]
 
 
 def test_a_fresh_rank_gives_the_weights_of_a_forked_one(whole: Callable[..., World], tmp_path: Path) -> None:
@@ -120,6 +97,28 @@ def test_a_corrupted_checkpoint_is_passed_over_with_the_reason(
     assert "sha256" in reasons[0]
     assert world.attempt() is None
     assert world.digest == whole(ranks=1, accumulate=2).digest
+
+
+def test_a_machine_without_a_work_folder_goes_on_from_the_second_place(
+    whole: Callable[..., World], warm: Mapping[str, str], tmp_path: Path
+) -> None:
+    shape = {"ranks": 1, "accumulate": 2}
+    second = partial(SecondPlace, FolderPlace(tmp_path / "place"))
+    lost, new = (World(tmp_path / name, train_params(**shape), warm) for name in ("lost", "new"))
+    with pytest.raises(StageError, match="ended with status -9"):
+        lost.supervise(Limits(restarts=0), partial(committer_of, second=second()), KILL_AT="5:0:9")
+    told = [entry.kind for entry in read_journal(lost.work / COMMITS_FILE)[0]]
+    assert told == ["checkpoint", "checkpoint_copied"] * 2
+    shutil.rmtree(lost.work / "checkpoints")
+    new.work.mkdir()
+    job, notes = going_on(new.job(), second())
+    assert (job.resume, notes) == (new.work / "checkpoints" / "step-00000004", [])
+    assert new.attempt() is None
+    assert new.digest == whole(**shape).digest
+    other = new.job().model_copy(update={"train": train_params(**shape, learning_rate=1e-3)})
+    with pytest.raises(StageError, match=r"of another training: schedule\.learning_rate is 0\.001, the checkpoint has 0\.01") as error:
+        going_on(other)
+    assert error.value.failure is FailureClass.BAD_CONFIG
 
 
 def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str, str], tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from components.checkpoints.committer import Committer
 from components.checkpoints.folder import CheckpointFolder
 from components.data.places import ShardPlaces
 from components.launch.local import DeadRank, RankGroup, launch_ranks
@@ -20,6 +21,7 @@ from components.run.failures import StageError
 from components.tracking.spool import Point, SpoolWriter, read_points
 from components.tracking.stage_run import StageRun
 from components.training.attempts import Attempts, Limits
+from components.training.commits import committer_of
 from components.training.job import Job, forget_failures, read_failure, write_job
 from components.training.journal import Entry, read_journal
 from components.training.resume import last_good
@@ -68,11 +70,11 @@ class World:
         with self.launch(job, **variables) as ranks:
             return wait(ranks)
 
-    def supervise(self, limits: Limits = Limits(delay_s=0.0), **variables: str) -> None:
+    def supervise(self, limits: Limits = Limits(delay_s=0.0), commit: Callable[[Job], Committer] = committer_of, **variables: str) -> None:
         """Train to the end as a stage does, with restarts and rollbacks. Raises StageError."""
         self.work.mkdir(parents=True, exist_ok=True)
         tracking = StageRun(SpoolWriter(self.work / "spool"), None)
-        Attempts(self.plan, lambda job: self.launch(job, **variables), tracking, EventWriter(None), limits).run()
+        Attempts(self.plan, lambda job: self.launch(job, **variables), tracking, EventWriter(None), limits, commit).run()
 
     def launch(self, job: Job, grace_s: float = 10.0, **variables: str) -> RankGroup:
         hands = self.train.ranks * self.train.micro_batches(self.train.ranks)

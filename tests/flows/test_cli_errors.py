@@ -84,6 +84,7 @@ def test_doctor_answers_outside_of_a_clone_and_without_git(mmfs, tmp_path: Path,
     findings = {one["name"]: one for one in json.loads(outside.out)}
     assert (findings["git"]["state"], "git clone" in findings["git"]["fix"]) == ("missing", True)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     bare = {one["name"]: one for one in json.loads(mmfs("doctor", "--json").out)}
     assert {name for name in ("git", "make", "chromium", "java") if bare[name]["detail"].startswith("not installed")} == {
         "git",
@@ -91,6 +92,7 @@ def test_doctor_answers_outside_of_a_clone_and_without_git(mmfs, tmp_path: Path,
         "chromium",
         "java",
     }
+    assert (bare["sampling"]["state"], "no C++ compiler" in bare["sampling"]["detail"]) == ("limited", True)
 
 
 def test_taken_port(mmfs, repository: Path) -> None:

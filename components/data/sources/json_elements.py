@@ -35,14 +35,11 @@ class _BrokenError(ValueError):
 
 
 def json_elements(file: BinaryIO, name: str, *path: str) -> Iterator[Element | Rejected]:
-    """The elements of the list or object below `path` of keys, in order; a rejection for each unusable one, and for where it ends early.
-
-    What follows them in the file is not looked at, but where they are the whole of it.
-    """
+    """The elements of the list or object below `path` of keys, in order; a rejection for each unusable one, and for where it ends early."""
     text = _Text(file)
     try:
         yield from _below(text, name, ":", path)
-        if not path and text.next_sign():
+        if text.next_sign():
             yield Rejected(name, "there is more text after the end of its JSON")
     except (_BrokenError, OSError) as error:
         yield _ended(text, name, error)
@@ -63,7 +60,11 @@ def json_lists(file: BinaryIO, name: str, *lists: str) -> Iterator[tuple[str, El
             if key not in lists:
                 text.skip()
                 continue
-            missing.pop(key, None)
+            if key not in missing:
+                yield key, Rejected(f"{name}{text.place}", repeated_key([(key, None)] * 2))
+                text.skip()
+                continue
+            del missing[key]
             if text.next_sign() != "[":
                 yield key, Rejected(f"{name}{text.place}", f"a list is expected, found {text.next_sign()!r}")
                 text.place = ""
@@ -86,12 +87,19 @@ def _below(text: _Text, name: str, at: str, path: tuple[str, ...]) -> Iterator[E
         return
     if (sign := text.next_sign()) != "{":
         raise _BrokenError(_unexpected(f"an object with {path[0]!r}", sign))
+    below, found = f"{at}{path[0]}" if at == ":" else f"{at}.{path[0]}", False
     for key in text.members():
-        if key == path[0]:
-            yield from _below(text, name, f"{at}{key}" if at == ":" else f"{at}.{key}", path[1:])
-            return
-        text.skip()
-    yield Rejected(name, f"it has no {path[0]!r}")
+        text.place = f"{at}{'' if at == ':' else '.'}{_plain(str(key))}"
+        if key != path[0]:
+            text.skip()
+        elif found:
+            yield Rejected(f"{name}{below}", repeated_key([(path[0], None)] * 2))
+            text.skip()
+        else:
+            found = True
+            yield from _below(text, name, below, path[1:])
+    if not found:
+        yield Rejected(name, f"it has no {path[0]!r}")
 
 
 def _elements(text: _Text, name: str, at: str) -> Iterator[Element | Rejected]:
