@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.published_mmfs import published
 from model.llama_mmfs import DecoderLayer, GatedMMFS
 from model.mm_interleaved import MMInterleaved
+from model.mmfs import MMFS
 from model.mmfs_net import MMFSBlock, MMFSNet, References
 from model.positions import resize_table
 from model.sequence import Pairs
@@ -43,7 +44,9 @@ class PublishedGate(nn.Module):
         mask[pairs.query, pairs.image] = 1
         own = torch.stack([mask.view(rows, length, rows, images)[row, :, row] for row in range(rows)])
         normed = self.ours.norm2(features).unflatten(0, (rows, images))
-        return self.ours.gate.tanh() * published(self.ours.attn, self.ours.norm1(tokens), normed, own, self.ours.centre)
+        attention, centre = self.ours.attn, self.ours.centre
+        assert isinstance(attention, MMFS) and isinstance(centre, Tensor)
+        return self.ours.gate.tanh() * published(attention, self.ours.norm1(tokens), normed, own, centre)
 
 
 class PublishedBlock(nn.Module):
@@ -61,6 +64,7 @@ class PublishedBlock(nn.Module):
         before = torch.zeros(rows, dtype=torch.int64).index_copy(0, seen, references.pairs.image)
         mask = torch.zeros(rows, height * width, 1, dtype=torch.int64).index_fill(0, seen, 1)
         query = own.query_norm(sample.flatten(2).transpose(1, 2)) + resize_table(own.pos_embed, height)
+        assert isinstance(own.mmfs, MMFS)
         looked = published(own.mmfs, query, own.feat_norm(features[before]).unsqueeze(1), mask, own.centres)
         return own.conv(looked.transpose(1, 2).unflatten(2, (height, width)))
 

@@ -141,7 +141,8 @@ def _write_zero(states: Path, held: Held, shape: Shape) -> None:
 
 def _plain(states: Path, held: Held) -> dict[str, Any]:
     """What Lightning reads in one process."""
-    weights, state, groups = dict(held.buffers), {}, []
+    weights, groups = dict(held.buffers), []
+    state: dict[int, dict[str, Tensor]] = {}
     for group in held.groups:
         first = len(state)
         for name in group["parameters"]:

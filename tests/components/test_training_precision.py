@@ -26,10 +26,10 @@ def reference(warm: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize(
     ("shape", "tolerance"),
     [
-        pytest.param({"ranks": 1, "zero_stage": 2, "offload": "optimizer"}, 1e-5, id="one-rank-optimizer-away"),
+        pytest.param({"ranks": 1, "zero_stage": 2, "offload": "optimizer"}, 1e-5, id="one-rank-optimizer-away", marks=pytest.mark.faults),
         pytest.param({"zero_stage": 3, "offload": "parameters"}, 1e-5, id="zero-3-parameters-away"),
         pytest.param({"zero_stage": 2, "precision": "bf16-mixed"}, 5e-2, id="zero-2-bfloat16"),
-        pytest.param({"ranks": 1, "precision": "bf16-mixed"}, 5e-2, id="plain-bfloat16"),
+        pytest.param({"ranks": 1, "precision": "bf16-mixed"}, 5e-2, id="plain-bfloat16", marks=pytest.mark.faults),
     ],
 )
 def test_losses_are_those_of_float32_in_place(

@@ -21,6 +21,9 @@ from kernels.testing import assert_close
 NOISE = 1e-5
 """Relative: what float32 sums in another order may differ by after some steps of AdamW; twenty times what is seen."""
 
+NO_GRADIENT = 1e-8
+"""Of the largest gradient."""
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,6 +56,7 @@ def test_ranks_stages_and_accumulation_do_not_change_the_mathematics(shape: dict
     assert_alike(trained(ranks=1).curve, trained(**shape).curve)
 
 
+@pytest.mark.faults
 def test_killed_under_zero_3_the_real_model_ends_with_the_same_weights(
     trained: Callable[..., RealWorld], warm: Mapping[str, str], corpus: Path, tmp_path: Path
 ) -> None:
@@ -105,8 +109,12 @@ def test_the_gradients_of_a_step_are_those_of_a_plain_loop(
         for number, name in zip(group["params"], group["parameters"], strict=True):
             found[name] = optimizer["state"][number]["exp_avg"] * scale
     assert set(found) == set(expected)
+    nothing = NO_GRADIENT * max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
-        assert_close(found[name], gradient, "module", name)
+        if gradient.abs().max() < nothing:  # a bias that all keys get: the softmax takes it out again, what is left is rounding
+            assert found[name].abs().max() < nothing, name
+        else:
+            assert_close(found[name], gradient, "module", name)
 
 
 def plain_gradients(world: RealWorld) -> dict[str, torch.Tensor]:
