@@ -29,9 +29,11 @@ from components.launch.warm import start_warm
 from components.metrics import kinds_of
 from components.params import TASKS, Params, Task
 from components.results import EvaluateResult
+from components.run.events import EventWriter
 from components.run.failures import FailureClass, StageError, from_exit_code
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
+from components.settings import Settings
 from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, fetch_weights
 
 if TYPE_CHECKING:
@@ -46,36 +48,19 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
 
     Raises StageError when there are no documents, no weights, or a generating process fails.
     """
-    index = Index(paths.index)
-    places = shard_places(paths, context.settings)
-    documents = _documents(params, paths, places, task)
-    data = {"documents": index.sha256, "tokenizer": index.tokenizer.sha256}
-    asked = params.evaluate
-    manifest = plan(
-        task,
-        [one.document for one in documents.values()],
-        seed=params.seed,
-        sampling=asked.sampling,
-        data=data,
-        stories=Stories(asked.frames_per_story, asked.told_stories),
-    )
     folder = context.work / "answers"
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest.write(folder / MANIFEST_FILE)
-    job = Job(
-        models=_models(paths, context, task),
-        index=str(paths.index.resolve()),
-        shards=places.model_dump(mode="json"),
-        batch_documents=asked.batch_documents,
-        ranks=asked.ranks,
+    evidence, scored = answered(
+        params,
+        paths,
+        shard_places(paths, context.settings),
+        folder,
+        _models(paths, context, task),
+        task,
         device=context.device,
-        deterministic=params.deterministic,
+        settings=context.settings,
+        events=context.events,
     )
-    job.write(folder)
-    generate(folder, manifest, job, context)
-    how = Resampling(asked.bootstrap, asked.confidence, params.seed)
-    evidence = Evidence(manifest, documents, read_answers(folder), folder, how)
-    scored = score(evidence, partial(_judge, params, paths))
+    manifest = evidence.manifest
     out = context.work / "out"
     write_results(out, evidence, scored)
     for name in sorted(path.name for path in (out / SHEETS).iterdir()):
@@ -89,9 +74,55 @@ def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> E
     return EvaluateResult(metrics=metrics, summary=summary, task=task, manifest_sha256=manifest.sha256, samples=len(manifest.requests))
 
 
-def generate(folder: Path, manifest: Manifest, job: Job, context: StageContext) -> None:
+def answered(
+    params: Params,
+    paths: Paths,
+    places: ShardPlaces,
+    folder: Path,
+    models: dict[str, str],
+    task: Task,
+    *,
+    device: str,
+    settings: Settings,
+    events: EventWriter,
+) -> tuple[Evidence, Scored]:
+    """Plan the evaluation of a task, have `models` (folders by who answers) answer it into `folder`, and score what they said.
+
+    `paths` has the index and the scans behind the built-in corpus, `places` the shards.
+    """
+    index = Index(paths.index)
+    documents = _documents(params, paths, places, task)
+    data = {"documents": index.sha256, "tokenizer": index.tokenizer.sha256}
+    asked = params.evaluate
+    manifest = plan(
+        task,
+        [one.document for one in documents.values()],
+        seed=params.seed,
+        sampling=asked.sampling,
+        data=data,
+        stories=Stories(asked.frames_per_story, asked.told_stories),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write(folder / MANIFEST_FILE)
+    job = Job(
+        models=models,
+        index=str(paths.index.resolve()),
+        shards=places.model_dump(mode="json"),
+        batch_documents=asked.batch_documents,
+        ranks=asked.ranks,
+        device=device,
+        deterministic=params.deterministic,
+    )
+    job.write(folder)
+    generate(folder, manifest, job, settings, events)
+    how = Resampling(asked.bootstrap, asked.confidence, params.seed)
+    evidence = Evidence(manifest, documents, read_answers(folder), folder, how)
+    return evidence, score(evidence, partial(_judge, params, paths))
+
+
+def generate(folder: Path, manifest: Manifest, job: Job, settings: Settings, events: EventWriter) -> None:
     """Have every request answered into `folder` by rank processes. Raises StageError when one of them fails."""
-    environment = {**os.environ, **context.settings.child_environment()}
+    environment = {**os.environ, **settings.child_environment()}
     total, ended, dead = len(manifest.requests), False, None
     with launch_ranks("components.evaluation.generate", [str(folder)], job.ranks, environment, folder / "logs", start_warm) as ranks:
         told = -1
@@ -100,7 +131,7 @@ def generate(folder: Path, manifest: Manifest, job: Job, context: StageContext) 
             ended, dead = ranks.poll()
             done = sum(path.read_bytes().count(b"\n") for path in folder.glob("answers-*.jsonl"))
             if done != told:
-                context.events.progress(min(done, total), total, "answers")
+                events.progress(min(done, total), total, "answers")
                 told = done
     if dead is not None:
         words = dead.last_words()

@@ -24,6 +24,8 @@ from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
+from components.telemetry_params import TelemetryParams
+from components.validation_params import ValidationParams
 
 Task = Literal["vqa", "grounding", "segmentation", "story"]
 TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
@@ -235,6 +237,8 @@ class TrainParams(Frozen):
     checkpoint_every_steps: int = Field(50, ge=1, description="optimizer steps between two committed checkpoints")
     checkpoints: CheckpointParams = CheckpointParams()
     log_every_steps: int = Field(5, ge=1, description="optimizer steps between two logged points")
+    validation: ValidationParams = ValidationParams()
+    telemetry: TelemetryParams = TelemetryParams()
     guard: GuardParams = GuardParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
@@ -272,6 +276,11 @@ class TrainParams(Frozen):
     def sharded_stage(self) -> int:
         """The ZeRO stage that trains, 0 where one process trains without DeepSpeed."""
         return 0 if self.ranks == 1 and self.offload == "none" else self.zero_stage
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the mixture that are ever drawn, in its order."""
+        return tuple(name for name, weight in self.mixture.items() if is_drawn(weight))
 
     @property
     def token_budget(self) -> int:

@@ -66,11 +66,16 @@ def register(client: MlflowClient, task: str, origin: Origin, weights: Path, eva
     model = model_name(task)
     digest = WeightsRecord.read(weights).model_digest
     evaluated = read_evaluated(evaluation, digest)
-    known = versions(client, model, {DIGEST_TAG: digest})
-    version = known[0] if known else _create(client, model, digest, origin)
+    version, created = register_digest(client, model, digest, origin)
     attach_evaluation(client, version, origin.mlflow_run_id, task, evaluation, evaluated.manifest)
     obstacle = origin.obstacle if version.tags.get(RUN_TAG) in (None, origin.run_id) else version.tags.get("mmfs.obstacle")
-    return Candidate(task, model, int(version.version), origin.run_id, evaluated, created=not known, obstacle=obstacle)
+    return Candidate(task, model, int(version.version), origin.run_id, evaluated, created=created, obstacle=obstacle)
+
+
+def register_digest(client: MlflowClient, model: str, digest: str, origin: Origin) -> tuple[ModelVersion, bool]:
+    """The version of published weights, and whether it was made now. Raises RegistryError when nobody published them."""
+    known = versions(client, model, {DIGEST_TAG: digest})
+    return (known[0], False) if known else (_create(client, model, digest, origin), True)
 
 
 def _create(client: MlflowClient, model: str, digest: str, origin: Origin) -> ModelVersion:

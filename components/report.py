@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,10 @@ from components.run.events import read_events
 from components.run.paths import Paths, RunFiles
 
 StageState = Literal["Completed", "Cached", "Failed", "Cancelled", "Running", "Pending"]
-LOSSES_FILE = "losses.csv"
+LOSSES_FILE, VALIDATION_FILE = "losses.csv", "validation.csv"
+_TIME = "time/"
 
+LAPS = ("data", "forward", "backward", "optimizer", "log", "validation", "checkpoint")
 METRIC_TITLES = {name: one.title for name, one in METRICS.items()}
 TASK_TITLES = {
     "vqa": "Questions and captions",
@@ -66,6 +68,16 @@ class Losses(_Frozen):
     points: tuple[tuple[float, float], ...] = Field(min_length=1)
 
 
+class Training(_Frozen):
+    """How a training stage's time was used. `split` is seconds a step by lap; `goodput` and `mfu` are shares; what was not told is None."""
+
+    stage: str
+    split: dict[str, float] = Field(min_length=1)
+    goodput: float | None = None
+    mfu: float | None = None
+    tokens_per_second: float | None = None
+
+
 class TaskMetrics(_Frozen):
     """What one task's evaluation came to, and examples of it."""
 
@@ -96,6 +108,8 @@ class ReportData(_Frozen):
     identities: tuple[Identity, ...] = ()
     stages: tuple[StageRow, ...] = ()
     losses: tuple[Losses, ...] = ()
+    validation: tuple[Losses, ...] = ()
+    trainings: tuple[Training, ...] = ()
     tasks: tuple[TaskMetrics, ...] = ()
     decisions: tuple[Decision, ...] = ()
     lineage: dict[str, Any] = Field(default_factory=dict)
@@ -121,7 +135,7 @@ def render(data: ReportData) -> str:
     """The page as HTML. Every text is escaped; pictures and styles are inside."""
     pages = environment()
     pages.filters |= {"png_uri": png_uri, "duration": duration, "figure": figure, "flat": _flat}
-    pages.globals |= {"line_chart": line_chart, "METRIC_TITLES": METRIC_TITLES, "TASK_TITLES": TASK_TITLES}
+    pages.globals |= {"line_chart": line_chart, "METRIC_TITLES": METRIC_TITLES, "TASK_TITLES": TASK_TITLES, "LAPS": LAPS}
     pages.tests["estimate"] = lambda metric: isinstance(metric, Estimate)
     return pages.get_template("report.html.j2").render(data=data)
 
@@ -156,6 +170,8 @@ def collect(
         identities=tuple(identities),
         stages=tuple(stage.model_copy(update={"body_seconds": body_seconds(files.events(stage.name), stage)}) for stage in stages),
         losses=tuple(_losses(paths)),
+        validation=tuple(_validation(paths)),
+        trainings=tuple(_trainings(files, stages)),
         tasks=tuple(_tasks(paths)),
         decisions=tuple(decisions),
         lineage=dict(lineage),
@@ -193,17 +209,44 @@ def figure(value: float) -> str:
 
 def _losses(paths: Paths) -> list[Losses]:
     found = []
-    for stage, folder in [("pretrain", paths.pretrain), *((f"finetune@{task}", paths.finetune(task)) for task in TASKS)]:
-        file = folder / LOSSES_FILE
-        if not file.is_file():
-            continue
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+    for stage, rows in _tables(paths, LOSSES_FILE):
         for name in ("text_loss", "image_loss"):
             points = tuple((float(row["step"]), float(row[name])) for row in rows if row.get(name) not in (None, "", "nan"))
             if any(value for _, value in points):
                 found.append(Losses(stage=stage, name=name, points=points))
     return found
+
+
+def _validation(paths: Paths) -> list[Losses]:
+    """Held-out curves, by source and by number of images."""
+    found = []
+    for stage, rows in _tables(paths, VALIDATION_FILE):
+        for name in dict.fromkeys(row["name"] for row in rows):
+            points = tuple((float(row["step"]), float(row["value"])) for row in rows if row["name"] == name and row["value"] != "nan")
+            if points:
+                found.append(Losses(stage=stage, name=name, points=points))
+    return found
+
+
+def _tables(paths: Paths, name: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The rows of a CSV file of each training stage that has it."""
+    for stage, folder in [("pretrain", paths.pretrain), *((f"finetune@{task}", paths.finetune(task)) for task in TASKS)]:
+        if (folder / name).is_file():
+            with (folder / name).open(encoding="utf-8", newline="") as lines:
+                yield stage, list(csv.DictReader(lines))
+
+
+def _trainings(files: RunFiles, stages: Sequence[StageRow]) -> Iterator[Training]:
+    """What the stages last told of their time; nothing of one that was cached."""
+    for stage in stages:
+        latest: dict[str, float] = {}
+        for event in read_events(files.events(stage.name)):
+            latest |= event.values["metrics"] if event.name == "progress" else {}
+        split = {name.removeprefix(_TIME): value for name, value in latest.items() if name.startswith(_TIME)}
+        whole = split.pop("step", None)
+        if whole is not None:
+            told = {name: latest.get(name) for name in ("goodput", "mfu", "tokens_per_second")}
+            yield Training(stage=stage.name, split=split, **told)
 
 
 def _tasks(paths: Paths) -> list[TaskMetrics]:

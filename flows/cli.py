@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from flows import cli_data, cli_doctor, cli_generate, cli_models, cli_reproduce, cli_run, cli_runs, cli_services, cli_trace, cli_weights
+from flows import (
+    cli_data,
+    cli_doctor,
+    cli_generate,
+    cli_models,
+    cli_reproduce,
+    cli_run,
+    cli_runs,
+    cli_services,
+    cli_steps,
+    cli_trace,
+    cli_weights,
+)
 from flows.cli_output import application, explained
 
 app = application(
     "Train, track, evaluate, promote and reproduce interleaved image-text models.\n\n"
     "Start with `mmfs doctor`, then `mmfs run`. Prefect, MLflow and DVC act on the same runs."
 )
-for topic in (cli_run, cli_runs, cli_data, cli_services, cli_generate, cli_models, cli_weights, cli_reproduce, cli_trace, cli_doctor):
+topics = (cli_run, cli_runs, cli_steps, cli_data, cli_services, cli_generate, cli_models, cli_weights, cli_reproduce, cli_trace, cli_doctor)
+for topic in topics:
     topic.register(app)
 
 

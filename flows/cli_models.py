@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_output import Json, application, out, print_json, print_table, repository_root, working
+from flows.cli_steps import Run, Stage, Step, committed_step
 
 if TYPE_CHECKING:
     from components.promote import Promotions
@@ -23,8 +24,9 @@ Reason = Annotated[str | None, typer.Option(help="Why, for the ledger.", show_de
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    models = application("List the registered models, or compare their aliases with the ledger.")
+    models = application("List the registered models, register a step of a run, or compare aliases with the ledger.")
     models.command("list")(list_models)
+    models.command("register")(register_step)
     models.command("verify")(verify)
     app.add_typer(models, name="models")
     app.command()(promote)
@@ -47,6 +49,30 @@ def list_models(json_: Json = False) -> None:
     else:
         columns = ("model", "version", "aliases", "decision", "run", "MLflow", "digest")
         print_table(columns, [_row(one) for one in found])
+
+
+def register_step(
+    run: Run,
+    step: Step,
+    stage: Stage = "pretrain",
+    task: Annotated[str | None, typer.Option(help="The model's task; the stage's own where absent.", show_default=False)] = None,
+    json_: Json = False,
+) -> None:
+    """Register the weights of a committed checkpoint as a model version, with the run, step and checkpoint they come from.
+
+    The checkpoint is kept from then on, as long as its training is. Scores that `mmfs evaluate` logged become evidence of the version.
+
+    Example: `mmfs models register latest --step 100`
+    """
+    with committed_step(run, stage, step, "Registering") as (settings, committed):
+        from components.register_step import register_step as make
+
+        found = make(settings, committed, task)
+    if json_:
+        print_json(asdict(found))
+    else:
+        made = "is registered as" if found.created else "has the weights of"
+        out().print(f"step {found.step} of {stage} {made} {found.model} version {found.version} (checkpoint {found.checkpoint[:12]})")
 
 
 def verify(json_: Json = False) -> None:

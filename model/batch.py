@@ -114,7 +114,9 @@ class MMInterleavedOutput(NamedTuple):
     The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
 
     loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets;
-    image_loss_sum of per-image means over image_count images.
+    image_loss_sum of per-image means over image_count images. text_losses [K] and image_losses [m]: the terms of the sums in the order of
+    `Layout.predict` and `Layout.decoded`, without a gradient; no image losses where the image head did not run. predicted [K] int64: the
+    likeliest token at each target, in evaluation mode only.
     """
 
     loss: Tensor
@@ -124,3 +126,6 @@ class MMInterleavedOutput(NamedTuple):
     text_count: Tensor
     image_loss_sum: Tensor
     image_count: Tensor
+    text_losses: Tensor
+    image_losses: Tensor
+    predicted: Tensor | None = None

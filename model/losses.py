@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import MMInterleavedOutput
 
 
-def text_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropies of logits [K, entries] in float32, and K. No target is no error: the sum is 0."""
-    return F.cross_entropy(logits.float(), target, reduction="sum"), target.new_tensor(len(target), dtype=torch.float32)
+def text_losses(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropies [K] of logits [K, entries] in float32. No target is no error: their sum is 0."""
+    return F.cross_entropy(logits.float(), target, reduction="none")
 
 
 def joint_loss(
-    text: tuple[Tensor, Tensor],
-    image: tuple[Tensor, Tensor],
+    text: Tensor,
+    image: Tensor,
+    image_count: Tensor,
     text_weight: float,
     image_weight: float,
     text_mean_of: Literal["guarded", "release"] = "guarded",
 ) -> MMInterleavedOutput:
-    """Means over this batch from (sum, count) pairs, and their weighted sum.
+    """Means over this batch of the losses of its text targets [K] and of its pictures [m], and their weighted sum.
 
     A batch in which no token is a target has text loss 0; as released (`release`) it has none, which is NaN (mm_interleaved.md 1.5).
     """
-    text_mean = text[0] / (text[1] if text_mean_of == "release" else text[1].clamp(min=1))
-    image_mean = image[0] / image[1].clamp(min=1)
+    text_sum, text_count = text.sum(), text.new_tensor(len(text))
+    image_sum = image.sum()
+    text_mean = text_sum / (text_count if text_mean_of == "release" else text_count.clamp(min=1))
+    image_mean = image_sum / image_count.clamp(min=1)
     return MMInterleavedOutput(
         loss=text_weight * text_mean + image_weight * image_mean,
         text_loss=text_mean,
         image_loss=image_mean,
-        text_loss_sum=text[0],
-        text_count=text[1],
-        image_loss_sum=image[0],
-        image_count=image[1],
+        text_loss_sum=text_sum,
+        text_count=text_count,
+        image_loss_sum=image_sum,
+        image_count=image_count,
+        text_losses=text.detach(),
+        image_losses=image.detach(),
     )

@@ -9,7 +9,7 @@ from model.batch import InterleavedBatch, MMInterleavedOutput
 from model.config import ModelConfig, SamplerConfig
 from model.decoding import read_documents
 from model.llama_mmfs import LlamaMMFS
-from model.losses import joint_loss, text_loss
+from model.losses import joint_loss, text_losses
 from model.positions import sincos_1d
 from model.protocols import ImageHead, PictureContext
 from model.sequence import Layout, plan
@@ -73,9 +73,11 @@ class MMInterleaved(nn.Module):
         features = self.visual_tokenizer(batch.images)
         hidden = self.hidden_states(batch.text_ids, features, layout)
         flat = hidden.flatten(0, 1)
-        text = text_loss(self.text_decoder(flat.index_select(0, layout.predict)), layout.target)
-        image = self.image_loss(batch, features, hidden, layout) if image_weight else (flat.new_zeros(()), flat.new_zeros(()))
-        return joint_loss(text, image, text_weight, image_weight, self.config.text_loss_mean)
+        logits = self.text_decoder(flat.index_select(0, layout.predict))
+        text = text_losses(logits, layout.target)
+        image = self.image_losses(batch, features, hidden, layout) if image_weight else (flat.new_zeros(0), flat.new_zeros(()))
+        output = joint_loss(text, *image, text_weight, image_weight, self.config.text_loss_mean)
+        return output if self.training else output._replace(predicted=logits.argmax(-1))
 
     def embed(self, text_ids: Tensor, tokens: Tensor | None, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
         """Token embeddings [B, L, width]: placeholders take visual tokens [n, T, width] in order, BoI gets its own vector added."""
@@ -106,8 +108,8 @@ class MMInterleaved(nn.Module):
         empty = self.context_feat_proj.bias.to(gathered.dtype)
         return torch.where(mask.unsqueeze(-1), gathered, empty) + self.context_positions[: index.shape[1]].to(gathered.dtype)
 
-    def image_loss(self, batch: InterleavedBatch, features: VisualFeatures, hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Sum of the image head's errors of the decoded images and the count they are divided by."""
+    def image_losses(self, batch: InterleavedBatch, features: VisualFeatures, hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The image head's errors of the decoded images [m], and the count their sum is divided by."""
         context = PictureContext(
             self.context(hidden, layout.context, layout.context_mask),
             layout.context_mask,
@@ -118,4 +120,4 @@ class MMInterleaved(nn.Module):
         losses = self.image_decoder.losses(context, batch.picture_targets(layout.decoded))
         kept = layout.decode_weight.sum()
         released = self.config.image_loss_mean == "release"
-        return (losses * layout.decode_weight).sum(), kept.new_tensor(len(batch.images)) if released else kept
+        return losses * layout.decode_weight, kept.new_tensor(len(batch.images)) if released else kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,11 @@ class TrainStream:
         mine = [dealt[turn * hands + (hand if turn % 2 == 0 else hands - 1 - hand)] for turn in range(len(planned) // hands)]
         return [planned[number] for number in sorted(mine)]
 
+    def names(self, rows: Sequence[PlannedRow]) -> list[list[int]]:
+        """For each row the names of its sequences in order, as numbers in `train.names`; segments that are joined are one sequence."""
+        numbers = {name: number for number, name in enumerate(self._train.names)}
+        return [[self._number(row, segment, numbers) for segment in row.segments if not segment.joined] for row in rows]
+
     def costs(self, rows: Sequence[PlannedRow]) -> list[tuple[int, int]]:
         """What makes one row dearer than another: pictures to generate, pictures to look at."""
         documents = np.array([segment.document for row in rows for segment in row.segments], np.int64)
@@ -119,6 +124,13 @@ class TrainStream:
     def close(self) -> None:
         """Close the shards."""
         self._reader.close()
+
+    def _number(self, row: PlannedRow, segment: Segment, numbers: Mapping[str, int]) -> int:
+        """Number of a name; a row of any name is looked into."""
+        if row.name in numbers:
+            return numbers[row.name]
+        group = self.index.groups[int(self.index.columns["group"][segment.document])]
+        return next(numbers[name] for name in group.names if name in numbers)
 
     def _row(self, step: int) -> int:
         return self._cursor.rows + (step - self._cursor.step) * self._train.rows_per_step

@@ -16,18 +16,22 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from components.run.events import complete_lines
 from components.run.filetree import link_tree, write_whole
 
 
 class Point(TypedDict):
-    """Metric values of one step; `time_ms` is the time they were measured."""
+    """Metric values of one step; `time_ms` is the time they were measured.
+
+    `each_step`: values of the steps up to this one, one after the other, the last of them this step's.
+    """
 
     step: int
     time_ms: int
     metrics: dict[str, float]
+    each_step: NotRequired[dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,24 @@ def append_points(path: Path, points: Sequence[Point]) -> None:
 def read_points(path: Path, offset: int = 0) -> tuple[list[Point], int]:
     """Complete points from a byte offset on, and where to go on reading."""
     return _read(path, offset)
+
+
+def unfolded(points: Sequence[Point]) -> list[Point]:
+    """A point for each step that has values; those of `each_step` are taken to be of the time of their point."""
+    found: list[Point] = []
+    for point in points:
+        before: dict[int, dict[str, float]] = {}
+        for name, values in point.get("each_step", {}).items():
+            for number, value in enumerate(values[:-1]):
+                before.setdefault(point["step"] - len(values) + 1 + number, {})[name] = value
+        found += [Point(step=step, time_ms=point["time_ms"], metrics=before[step]) for step in sorted(before)]
+        found.append(Point(step=point["step"], time_ms=point["time_ms"], metrics=point["metrics"]))
+    return found
+
+
+def last_step(points: Sequence[Point], name: str) -> int:
+    """The last step that has a value of this name; 0 where none has."""
+    return max((point["step"] for point in points if name in point["metrics"]), default=0)
 
 
 class SpoolWriter:
@@ -79,7 +101,7 @@ class SpoolWriter:
         """Spool metric points, without those that a resumed stage repeats: at or before the last step spooled under their name."""
         with self._lock:
             fresh = []
-            for point in points:
+            for point in unfolded(points):
                 values = {name: value for name, value in point["metrics"].items() if point["step"] > self._last_step.get(name, -1)}
                 if values:
                     record = {"op": "point", "time_ms": point["time_ms"], "step": point["step"], "metrics": values}

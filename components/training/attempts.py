@@ -23,9 +23,10 @@ from components.training.commits import committer_of
 from components.training.forward import Forwarder
 from components.training.job import Job, forget_failures, read_failure, write_job
 from components.training.journal import Journal, read_journal
-from components.training.restarts import Budget, restart_of
+from components.training.restarts import Budget, KilledRank, restart_of
 from components.training.resume import last_good, read_cursor, step_of
 from components.training.rollbacks import Decisions, decide, good_until, read_decisions
+from components.training.sampling import Samples
 from components.training.watchdog import Watchdog, clear_pulses
 
 STACKS_FOLDER = "stacks"
@@ -65,19 +66,19 @@ class Attempts:
         """Train. Raises StageError in the class of the failure that ended it; preempted when this process was told to stop."""
         job = self._settled()
         journal = Journal(job.journal)
-        forwarder = Forwarder(job.points, job.journal, job.train.steps, self._tracking, self._events)
+        samples = Samples(job, self._tracking, self._events)
+        forwarder = Forwarder(job.points, job.journal, job.train.steps, self._tracking, self._events, look=samples.look)
         budget = Budget(self._limits.restarts, self._limits.delay_s, reached=step_of(job.resume))
         try:
-            while (failure := self._attempt(job, forwarder)) is not None:
-                error, status = failure
-                restart = restart_of(error.failure, status)
+            while (error := self._attempt(job, forwarder)) is not None:
+                restart = restart_of(error)
                 if restart is Restart.NEVER:
                     raise error
                 if isinstance(error, BadSteps):
                     _take_back(error, job, journal)
                 job = self._settled()
                 if restart is not Restart.ROLL_BACK:
-                    budget = _grant(error, status, restart is Restart.FREE, budget, step_of(job.resume), journal)
+                    budget = _grant(error, restart is Restart.FREE, budget, step_of(job.resume), journal)
                 forwarder.again()
                 forwarder.forward()
                 self._sleep(0.0 if restart is Restart.ROLL_BACK else budget.pause_s)
@@ -89,6 +90,7 @@ class Attempts:
                 journal.add("preempted", max(CheckpointFolder(job.checkpoints).steps(), default=0), saved=saved, message=message)
             raise
         finally:
+            samples.close()
             forwarder.close()
 
     def _settled(self) -> Job:
@@ -126,8 +128,8 @@ class Attempts:
         _log.warning("%s: steps %d to %d are left out; going on after step %d", job.stage, latest.begin, latest.last, step_of(job.resume))
         decisions.model_copy(update={"settled": number}).write(job.work)
 
-    def _attempt(self, job: Job, forwarder: Forwarder) -> tuple[StageError, int] | None:
-        """Run the ranks to their end; (why they failed, the status of the one to blame), or None."""
+    def _attempt(self, job: Job, forwarder: Forwarder) -> StageError | None:
+        """Run the ranks to their end; why they failed, or None."""
         forget_failures(job.work)
         write_job(job)
         watchdog = Watchdog(clear_pulses(job.work, job.train.ranks), self._limits.hang_s)
@@ -138,10 +140,10 @@ class Attempts:
                 ended, dead = ranks.poll()
                 forwarder.forward()
                 if not ended and watchdog.hung():
-                    return self._hung(ranks, watchdog, job), 0
+                    return self._hung(ranks, watchdog, job)
                 if not ended and committer.problem is not None:
-                    return committer.problem, 0
-        return None if dead is None else (failure_of(dead, job.work), dead.status)
+                    return committer.problem
+        return None if dead is None else failure_of(dead, job.work)
 
     def _hung(self, ranks: RankGroup, watchdog: Watchdog, job: Job) -> StageError:
         """Keep every rank's stacks, then end them."""
@@ -169,9 +171,9 @@ def _take_back(bad: BadSteps, job: Job, journal: Journal) -> None:
     decisions.model_copy(update={"rollbacks": (*decisions.rollbacks, rollback)}).write(job.work)
 
 
-def _grant(error: StageError, status: int, free: bool, budget: Budget, reached: int, journal: Journal) -> Budget:
+def _grant(error: StageError, free: bool, budget: Budget, reached: int, journal: Journal) -> Budget:
     """The budget after a restart for this failure. Raises the failure when there is none left."""
-    told = {"class": str(error.failure), "message": error.message, "status": status}
+    told = {"class": str(error.failure), "message": error.message}
     left = budget.after(reached, free)
     if left is None:
         journal.add("gave_up", reached, restarts=budget.used, **told)
@@ -188,6 +190,5 @@ def failure_of(dead: DeadRank, work: Path) -> StageError:
     if told is not None and not (dead.status < 0 and told.failure is FailureClass.INFRASTRUCTURE):
         return told
     message = f"rank {dead.rank} ended with status {dead.status}: {dead.last_words(1)}"
-    return StageError(
-        from_exit_code(dead.status), message, f"its log is {dead.log}; run the same command to go on from the last checkpoint"
-    )
+    kind = KilledRank if dead.status < 0 else StageError
+    return kind(from_exit_code(dead.status), message, f"its log is {dead.log}; run the same command to go on from the last checkpoint")

@@ -52,8 +52,10 @@ class Checkpointing(Callback):
         cursor_of: CursorOf,
         origin: Origin | None,
         suspicious: Callable[[], bool],
+        beat: Callable[[int, str], None],
     ) -> None:
-        """`suspicious`: the last steps may have to be taken back, so that no checkpoint is due after them."""
+        """`suspicious`: the last steps may have to be taken back, so that no checkpoint is due after them. `beat` tells that this
+        rank lives, and for what it waits."""
         self._folder = folder
         self._cursor_of = cursor_of
         self._train = train
@@ -62,6 +64,7 @@ class Checkpointing(Callback):
         self._resume = resume
         self._origin = origin
         self._suspicious = suspicious
+        self._beat = beat
         self._seen = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -94,10 +97,12 @@ class Checkpointing(Callback):
 
     def _save(self, trainer: Trainer, step: int) -> None:
         began = time.monotonic()
+        # Rank 0 looks and tells the others, again and again: no single collective waits longer than its limit.
+        while trainer.strategy.broadcast(self._origin is not None and self._folder.in_flight() and is_held(self._folder.folder)):
+            self._beat(step, "waiting for the last checkpoint")
+            time.sleep(_POLL_S)
+        waited = time.monotonic() - began
         if trainer.is_global_zero:
-            while self._folder.in_flight() and is_held(self._folder.folder):
-                time.sleep(_POLL_S)
-            waited = time.monotonic() - began
             self._folder.begin(step)
         trainer.strategy.barrier()
         staging = self._folder.staging(step)

@@ -20,6 +20,7 @@ from components.run.filetree import whole_folder
 from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
 from components.training.commits import checkpoint_folder
 from components.training.engine import build_engine
+from components.training.group_norms import GroupNorms
 from components.training.guard import Guard
 from components.training.heartbeat import Heartbeat
 from components.training.job import Job
@@ -32,6 +33,10 @@ from components.training.origin import Origin
 from components.training.rollbacks import GUARD
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
+from components.training.stopwatch import stopwatch
+from components.training.telemetry import Lap, Telemetry
+from components.training.validating import Validation
+from components.training.validation import HeldOut
 from components.training.watchdog import Pulse, pulse_file
 
 BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
@@ -68,10 +73,12 @@ def no_cursor(step: int) -> dict[str, Any]:
     return {}
 
 
-def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor) -> None:
+def fit(
+    job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor, held_out: HeldOut | None = None
+) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
-    `cursor_of` is asked when a checkpoint is written, and what it says is written with it.
+    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on.
 
     Raises StageError (preempted), BadSteps (non_finite, spike) on every rank.
     """
@@ -83,7 +90,9 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
     if origin is not None and job.resume is not None:
         origin.check(job.resume)
     torch.manual_seed(job.seed * train.ranks + rank)
-    stop, meter = StopSignal(), Meter(job.text_loss_weight, job.image_loss_weight)
+    stop, watch = StopSignal(), stopwatch(job.device)
+    meter = Meter(job.text_loss_weight, job.image_loss_weight, watch, train.names)
+    telemetry = Telemetry(train, job.device, watch)
     micro_batches = train.micro_batches(train.ranks)
     objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
     engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
@@ -98,12 +107,19 @@ def fit(job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: 
         max_steps=train.steps,
         accumulate_grad_batches=micro_batches,
         callbacks=[
+            telemetry,
+            GroupNorms(job),
             *engine.callbacks,
             *([SetRate()] if job.rollbacks else []),
             Heartbeat(pulse),
             guard,
-            StepLog(job.points, train, meter, engine.gradient_norm, factor),
-            Checkpointing(checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious),
+            StepLog(job, meter, engine.gradient_norm, factor, telemetry.figures),
+            Lap(watch, "log"),
+            *([Validation(job, held_out, sum_over_ranks, pulse.beat), Lap(watch, "validation")] if held_out else []),
+            Checkpointing(
+                checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
+            ),
+            Lap(watch, "checkpoint"),
         ],
         logger=False,
         enable_checkpointing=False,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.run.events import EventWriter
 from components.tracking.spool import Point, read_points
 from components.tracking.stage_run import StageRun
+from components.training.goodput import GOODPUT, Goodput, began_ms
 from components.training.journal import Entry, read_journal
 
 ARTIFACT_EVERY_S = 30.0
@@ -23,21 +24,35 @@ class Forwarder:
     """
 
     def __init__(
-        self, points: Path, journal: Path, steps: int, tracking: StageRun, events: EventWriter, clock: Callable[[], float] = time.monotonic
+        self,
+        points: Path,
+        journal: Path,
+        steps: int,
+        tracking: StageRun,
+        events: EventWriter,
+        clock: Callable[[], float] = time.monotonic,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
+        """`look` is called with each `forward`."""
         self._points, self._journal, self._steps = points, journal, steps
         self._tracking, self._events, self._clock = tracking, events, clock
+        self._began_ms = began_ms(points.parent)
+        self._goodput = Goodput(self._began_ms)
         self._told_points = self._told_entries = 0
+        self._look = look
         self._counts: Counter[str] = Counter()
         self._unkept = False
         self._kept_at = -ARTIFACT_EVERY_S
 
     def forward(self) -> None:
         """Everything that is new."""
+        self._look()
         points, self._told_points = read_points(self._points, self._told_points)
         if points:
+            if (share := self._goodput.note(points)) is not None:
+                points[-1]["metrics"][GOODPUT] = share
             self._tracking.log_metrics(points)
-            self._events.progress(points[-1]["step"], self._steps, "steps", points[-1]["metrics"])
+            self._events.progress(points[-1]["step"], self._steps, "steps", latest(points))
         entries, self._told_entries = read_journal(self._journal, self._told_entries)
         for entry in entries:
             self._tell(entry)
@@ -51,6 +66,7 @@ class Forwarder:
     def again(self) -> None:
         """The points file was rewritten: read it from its start."""
         self._told_points = 0
+        self._goodput = Goodput(self._began_ms)
 
     def close(self) -> None:
         """The rest, and the journal as it is at the end."""
@@ -68,3 +84,11 @@ class Forwarder:
         if self._unkept:
             self._tracking.log_artifact(self._journal)
             self._unkept, self._kept_at = False, self._clock()
+
+
+def latest(points: Sequence[Point]) -> dict[str, float]:
+    """The last value of each name, the losses first: of names, people are shown the first few."""
+    found: dict[str, float] = {}
+    for point in sorted(points, key=lambda one: ("loss" not in one["metrics"], one["step"])):
+        found |= point["metrics"]
+    return found

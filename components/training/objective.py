@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from components.training.sources import Labels, sums_by_name
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""
@@ -24,6 +26,8 @@ class Targets:
     tokens: int
     looked_at: int
     """All pictures."""
+    labels: Labels | None = None
+    """Of which name of the mixture each target and picture is."""
 
 
 class MicroBatch:
@@ -40,7 +44,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; each argument has a `to` of its own."""
-        return MicroBatch(tuple(argument.to(device) for argument in self.arguments), self.own, self.step_text, self.step_images)
+        own = replace(self.own, labels=self.own.labels.to(device)) if self.own.labels else self.own
+        return MicroBatch(tuple(argument.to(device) for argument in self.arguments), own, self.step_text, self.step_images)
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,15 @@ class Sums:
     images: float
     stop: float
     """Ranks that were asked to stop."""
+    by_name: tuple[float, ...] = ()
+    """Sums and counts of the losses by name of the mixture (`sums_by_name`)."""
 
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.text_loss) and math.isfinite(self.image_loss)
+
+
+_OWN = len(fields(Sums)) - 1
 
 
 class Objective:
@@ -81,6 +91,9 @@ class Objective:
         text, image = output.text_loss_sum, output.image_loss_sum
         counts = [batch.step_text, batch.step_images, batch.own.tokens, batch.own.looked_at, float(stop)]
         known = torch.tensor(counts, dtype=torch.float64, device=text.device)
-        sums = Sums(*self._reduce(torch.cat([torch.stack([text.detach(), image.detach()]).double(), known])).tolist())
+        own = [torch.stack([text.detach(), image.detach()]).double(), known]
+        by_name = [sums_by_name(output, batch.own.labels)] if batch.own.labels else []
+        reduced = self._reduce(torch.cat([*own, *by_name])).tolist()
+        sums = replace(Sums(*reduced[:_OWN]), by_name=tuple(reduced[_OWN:]))
         loss = self._text_weight * text / max(sums.step_text, 1.0) + self._image_weight * image / max(sums.step_images, 1.0)
         return loss * self._copies, sums

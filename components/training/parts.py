@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from components.data.held_out import HeldOutRows
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import TrainStream
 from components.data.tokenizer import Tokenizer
+from components.training.held_out import ModelHeldOut
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
 from components.training.resume import read_cursor
 from components.training.rollbacks import leave_out
+from components.training.sources import labels
 from components.training.start import start_network, write_beside
+from components.training.validation import HeldOut
 from model.batch import InterleavedBatch
 from model.build import build_on_meta, check_sampling
+from model.config import ModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.sequence import Layout, plan
 from model.weights import write_weights
@@ -37,8 +42,9 @@ _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
 
-def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
-    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), and where its data stand.
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None]:
+    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, and what it is
+    validated on.
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
@@ -76,7 +82,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
             stream.prefetch(coming, rank, ranks, micro)
         rows, layout = laid_out(rows)
         images = int(layout.decode_weight.sum())
-        return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images))
+        names = labels(rows, layout, stream.names(stream.rows(step, rank, ranks, micro)), len(job.train.names))
+        return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images), names)
 
     if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
         from_start = open_stream() if job.resume or job.rollbacks else stream  # a model starts the same however its training goes on
@@ -88,7 +95,18 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf]:
         write_weights([trained.state_dict()], 1, folder)
         write_beside(trained, job, folder)
 
-    return network, batch_of, save, lambda step: stream.cursor(step).to_dict()
+    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config)
+
+
+def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
+    """The held-out rows of a training that is validated."""
+    train = job.train
+    if not train.validation.every_steps:
+        return None
+    rows = HeldOutRows(job.index, job.shards, train, config.shape, job.seed, job.window_documents)
+    for name in rows.without:
+        _log.warning("%s: no held-out document of %s fits in a row; it is not validated", job.stage, name)
+    return ModelHeldOut(rows, config, train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))) if rows.rows else None
 
 
 def _is_frozen(job: Job, name: str) -> bool:

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from components.training.fit import BatchOf, CursorOf, Save
+    from components.training.validation import HeldOut
 
-Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save] | tuple[nn.Module, BatchOf, Save, CursorOf]"]
-"""Builds what a job trains: the network, its batches, how its weights are written, and where its data stand before a step."""
+Parts = Callable[
+    [Job],
+    "tuple[nn.Module, BatchOf, Save] | tuple[nn.Module, BatchOf, Save, CursorOf] | "
+    "tuple[nn.Module, BatchOf, Save, CursorOf, HeldOut | None]",
+]
+"""Builds what a job trains: the network, its batches, how its weights are written, where its data stand before a step, held-out rows."""
 
 
 def run_rank(work: Path, parts: Parts) -> int:

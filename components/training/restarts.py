@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from components.run.failures import FailureClass, Restart
+from components.run.failures import FailureClass, Restart, StageError
+from components.training.bad_steps import BadSteps
 
 LONGEST_DELAY_S = 300.0
 
@@ -36,8 +37,13 @@ class Budget:
         return min(self.delay_s * 2 ** (self.used - 1), LONGEST_DELAY_S) if self.used else 0.0
 
 
-def restart_of(failure: FailureClass, status: int) -> Restart:
-    """What may be done when a rank ended with `status` in this class. One that a signal ended may have been anybody's victim."""
-    if status < 0 and failure is not FailureClass.PREEMPTED:
+class KilledRank(StageError):
+    """A signal ended a rank, and no other rank knows why."""
+
+
+def restart_of(error: StageError) -> Restart:
+    """What may be done about a failure. A rank that was killed may have been anybody's victim; bad steps must be known to be left out."""
+    if isinstance(error, KilledRank) and error.failure is not FailureClass.PREEMPTED:
         return Restart.BUDGETED
-    return failure.restart
+    restart = error.failure.restart
+    return Restart.NEVER if restart is Restart.ROLL_BACK and not isinstance(error, BadSteps) else restart

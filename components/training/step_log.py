@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from components.params import TrainParams
-from components.tracking.spool import append_points, now_ms, read_points
+from components.tracking.spool import append_points, last_step, now_ms, read_points
+from components.training.job import Job
+from components.training.journal import Journal
 from components.training.meter import Meter
+
+Figures = Callable[[Mapping[str, float]], dict[str, float]]
+"""More to log, from what is logged."""
+GRADIENT_NORM = "grad_norm"
 
 
 class StepLog(Callback):
     """On rank 0 appends a metric point each `log_every_steps` to the points file.
 
+    The point has the gradient norms of all steps since the one before. That logged steps are done again is an entry of the journal.
+
     A step that an earlier attempt has logged is not logged again: its point, and its time, are on disk.
     """
 
     def __init__(
-        self, path: Path, train: TrainParams, meter: Meter, gradient_norm: Callable[[], float], factor: Callable[[int], float]
+        self, job: Job, meter: Meter, gradient_norm: Callable[[], float], factor: Callable[[int], float], figures: Figures
     ) -> None:
-        self._path = path
-        self._train = train
+        self._path, self._journal = job.points, Journal(job.journal)
+        self._train = job.train
         self._meter = meter
         self._gradient_norm = gradient_norm
         self._factor = factor
+        self._figures = figures
         self._seen = 0
         self._logged = 0
 
@@ -34,7 +41,9 @@ class StepLog(Callback):
         self._seen = trainer.global_step
         if trainer.is_global_zero:
             points, end = read_points(self._path)
-            self._logged = points[-1]["step"] if points else 0
+            self._logged = last_step(points, "loss")
+            if self._logged > self._seen:
+                self._journal.add("resumed", self._seen, lost_steps=self._logged - self._seen)
             with self._path.open("ab") as file:
                 file.truncate(end)  # half a line of a killed attempt
 
@@ -43,9 +52,12 @@ class StepLog(Callback):
         if step == self._seen:
             return
         self._seen = step
+        norm = self._gradient_norm()
+        self._meter.note(norm)
         if step % self._train.log_every_steps and step != self._train.steps:
             return
+        each = {GRADIENT_NORM: self._meter.norms}
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
-            values |= {"lr": self._train.learning_rate * self._factor(step - 1), "grad_norm": self._gradient_norm()}
-            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values}])
+            values |= {"lr": self._train.learning_rate * self._factor(step - 1), GRADIENT_NORM: norm, **self._figures(values)}
+            append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values, "each_step": each}])

@@ -26,10 +26,11 @@ from components.training.job import Job
 from components.training.resume import step_of
 from components.training.rollbacks import read_decisions
 
-METRICS_FILE, LOSSES_FILE = "metrics.json", "losses.csv"
+METRICS_FILE, LOSSES_FILE, VALIDATION_FILE = "metrics.json", "losses.csv", "validation.csv"
 KEPT = "checkpoints"
 """Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
 RANK_MODULE = "components.training.rank"
+VALIDATION_PREFIX = "validation/"
 _CURVE = ("loss", "text_loss", "image_loss")
 _SMOOTHED = 10  # last points of the curve behind the final losses
 _log = logging.getLogger(__name__)
@@ -45,13 +46,15 @@ def train(params: Params, paths: Paths, context: StageContext, stage: str, out: 
     if not job.export.is_dir():
         _run_ranks(plan, context)
     points, _ = read_points(job.points)
+    curve = [point for point in points if _CURVE[0] in point["metrics"]]
     weights = describe_weights(job.export)
-    metrics = final_losses(points)
+    metrics = final_losses(curve)
     fresh = context.work.body / "out"
     fresh.mkdir(exist_ok=True)
     weights.write(fresh / WEIGHTS_FILE)
     (fresh / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_curve(points, fresh / LOSSES_FILE)
+    write_curve(curve, fresh / LOSSES_FILE)
+    write_validation(points, fresh / VALIDATION_FILE)
     publish_weights(job.export, weights, context.tracking, context.settings)
     keep_pinned(job, context.work.folder / KEPT)
     context.work.publish(fresh, out)
@@ -114,6 +117,17 @@ def write_curve(points: list[Point], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("step", *_CURVE))
         writer.writerows((point["step"], *(repr(point["metrics"][name]) for name in _CURVE)) for point in points)
+
+
+def write_validation(points: list[Point], path: Path) -> None:
+    """Every mean over held-out rows by step, one line each; no file where nothing was validated."""
+    rows = [(point["step"], *entry) for point in points for entry in point["metrics"].items() if entry[0].startswith(VALIDATION_PREFIX)]
+    if not rows:
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("step", "name", "value"))
+        writer.writerows((step, name.removeprefix(VALIDATION_PREFIX), repr(value)) for step, name, value in rows)
 
 
 def _run_ranks(plan: Callable[[], Job], context: StageContext) -> None:

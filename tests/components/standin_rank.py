@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from components.training.objective import Targets
 from components.training.rank import leave, run_rank
 from components.training.resume import read_cursor
 from components.training.rollbacks import leave_out
+from components.training.validation import HeldOutBatch
 from model.weights import write_weights
 
 WIDTH = 8
+BUILT: list[Network] = []
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Rows:
 class Output:
     text_loss_sum: Tensor
     image_loss_sum: Tensor
+    text_losses: Tensor
+    image_losses: Tensor
+    predicted: Tensor
 
 
 class Explosion(torch.autograd.Function):
@@ -61,14 +68,30 @@ class Network(nn.Module):
             nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(0.0 if "NO_DROPOUT" in os.environ else 0.1), nn.Linear(16, WIDTH)
         )
         self.decoder = nn.Linear(WIDTH, WIDTH)
+        self.before_explosion: str | None = None
 
     def forward(self, rows: Rows, *, text_weight: float, image_weight: float) -> Output:
+        if rows.explodes:
+            self.before_explosion = digest(self)
         values = rows.values.to(self.norm.weight.dtype)
-        hidden = self.norm(values)
-        text = (self.text(hidden) - values.flip(-1)).square().mean(-1).sum()
+        said = self.text(self.norm(values))
+        each = (said - values.flip(-1)).square().mean(-1)
+        text = each.sum()
         pictures = values[:, 0]
         image = (self.decoder(self.norm(pictures)) - pictures).square().mean(-1) * rows.pictured
-        return Output(text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0), image.sum())
+        return Output(
+            text + (Explosion.apply(self.norm.weight[0]) if rows.explodes else 0.0),
+            image.sum(),
+            each.detach().flatten(),
+            image.detach(),
+            said.detach().argmax(-1).flatten(),
+        )
+
+
+def digest(network: nn.Module) -> str:
+    """Of what this rank has of the weights."""
+    parts = [getattr(parameter, "ds_tensor", parameter).detach().float().numpy().tobytes() for parameter in network.parameters()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,24 @@ def kill_here(told: str, step: int) -> None:
         os.kill(os.getpid(), signal.Signals(number))
 
 
+class HeldOut:
+    """Three batches of two rows that training never sees; the largest number is to be found; 0 ends a text, 1 begins a picture."""
+
+    sources = ("caption", "story")
+    buckets = (1, 2)
+    stop, picture = 0, 1
+
+    def batches(self, rank: int, ranks: int) -> Iterator[tuple[HeldOutBatch, bool]]:
+        for turn in range(-(-3 // ranks)):
+            number = turn * ranks + rank
+            generator = torch.Generator().manual_seed(100_000 + number % 3)
+            (rows,), _ = _rows([torch.randn(4, WIDTH, generator=generator) for _ in range(2)], [True, False], False)
+            bucket = torch.tensor([0, 1])
+            target = rows.values.flip(-1).argmax(-1).flatten()
+            source = self.sources[number % 3 == 2]
+            yield HeldOutBatch(source, (rows,), target, bucket.repeat_interleave(4), bucket, rows.pictured), number < 3
+
+
 def _hang(hang: str, step: int) -> None:
     """HANG_AT=step:rank, once: the rank sleeps and answers no more."""
     at, rank = map(int, hang.split(":"))
@@ -140,12 +181,18 @@ def save(network: nn.Module, folder: Path) -> None:
     write_weights([network.state_dict()], 1, folder)
 
 
-def standin(job: Job) -> tuple[nn.Module, object, object, object]:
+def standin(job: Job) -> tuple[nn.Module, object, object, object, object]:
     torch.manual_seed(job.seed)
     data = Data(leave_out(read_cursor(job.resume), job.rollbacks))
-    return Network(), data.batch_of, save, data.cursor_of
+    BUILT.append(Network())
+    return BUILT[0], data.batch_of, save, data.cursor_of, HeldOut() if job.train.validation.every_steps else None
 
 
 if __name__ == "__main__":
     (Path(sys.argv[1]) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
-    leave(run_rank(Path(sys.argv[1]), standin))
+    status = run_rank(Path(sys.argv[1]), standin)
+    for network in BUILT:
+        if network.before_explosion is not None:
+            same = digest(network) == network.before_explosion
+            (Path(sys.argv[1]) / f"weights-{os.environ['RANK']}").write_text("as they were" if same else "changed")
+    leave(status)

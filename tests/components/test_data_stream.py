@@ -24,6 +24,7 @@ from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer, fit
 from components.data.transforms import square
 from components.params import COMPOSED_KINDS, DataParams, FewShotParams, Kind, TrainParams
+from components.run.failures import FailureClass
 from model.batch import InterleavedBatch
 from model.build import build_model
 from model.config import ModelShape
@@ -161,6 +162,21 @@ def test_skipped_rows_are_left_out_and_nothing_else(corpus: Path, shape: ModelSh
     skipping = open_stream(corpus, shape, cursor=whole.cursor(4, skip_rows=16))
     for step in (4, 5, 9):
         assert same(skipping.batch(step), whole.batch(step + 2))
+
+
+def test_a_shard_that_is_deleted_in_the_middle_is_named(corpus: Path, shape: ModelShape, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "corpus")
+    stream = TrainStream(tmp_path / "corpus/index", tmp_path / "corpus/shards", TRAIN, shape, 0, window_documents=40, cursor=Cursor())
+
+    def shards(step: int) -> set[str]:
+        return {stream.index.row(segment.document).shard for row in stream.plan(step) for segment in row.segments}
+
+    stream.batch(0)
+    later, gone = next((step, min(new)) for step in range(1, TRAIN.steps) if (new := shards(step) - shards(0)))
+    (tmp_path / "corpus" / "shards" / gone).unlink()
+    with pytest.raises(CorpusError, match=gone) as error:
+        stream.batch(later)
+    assert error.value.failure is FailureClass.BAD_DATA
 
 
 def test_an_epoch_reads_every_document_and_draws_anew(corpus: Path, shape: ModelShape) -> None:

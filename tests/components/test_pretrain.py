@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 from training_world import train_params
 
 from components import finetune, prepare, pretrain
 from components.checkpoints.folder import CheckpointFolder
+from components.committed import find_committed
 from components.data.sources.digits import export_digits
+from components.evaluate_step import evaluate_step
 from components.launch.local import DeadRank
 from components.params import Params, load, merge, parse, read_mapping
+from components.register_step import register_step
+from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext
 from components.run.paths import Paths
 from components.run.work import WorkFolder
+from components.run.workspace import Request, RunRecord
 from components.settings import Settings
+from components.tracking.mlflow_run import connect, open_run
 from components.tracking.spool import Point
-from components.tracking.weights import WeightsRecord, damaged_files
+from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
 from components.training.attempts import failure_of
+from components.training.export import export_checkpoint
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
+from components.training.sampling import Samples
+from components.training.tensors import read_tensors
+from model.build import load_model
 
+PATIENCE_S = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,12 +56,16 @@ class Tracking:
         self.points: list[Point] = []
         self.tags: dict[str, object] = {}
         self.models: list[dict[str, Any]] = []
+        self.artifacts: list[Path] = []
 
     def log_metrics(self, points: list[Point]) -> None:
         self.points += points
 
     def set_tags(self, tags: dict[str, object]) -> None:
         self.tags |= tags
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append(path)
 
     def publish_model(self, folder: Path, weights: dict[str, Any]) -> None:
         self.models.append(weights)
@@ -60,7 +78,8 @@ class Line:
         self.root, self.paths = root, Paths(root)
         self.settings = Settings(root=root)
         values = merge(read_mapping(ROOT / "params.yaml"), read_mapping(ROOT / "params" / "smoke.yaml"))
-        self.params: Params = parse(values)
+        measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
+        self.params: Params = parse(merge(values, {"pretrain": measured}))
         export_digits(self.paths.input / "digits")
         prepare.run(self.params, self.paths, self.context("prepare")[0])
 
@@ -91,14 +110,33 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert result.model_digest == weights.model_digest == tracking.models[0]["model_digest"]
     assert not damaged_files(line.settings.home.weights / weights.model_digest, weights)
     rows = list(csv.DictReader((line.paths.pretrain / "losses.csv").read_text().splitlines()))
-    assert (
-        [int(row["step"]) for row in rows] == [point["step"] for point in tracking.points] == list(range(1, line.params.pretrain.steps + 1))
-    )
-    names = {"loss", "text_loss", "image_loss", "lr", "grad_norm", "tokens_per_second", "images_per_second"}
-    assert all(set(point["metrics"]) == names for point in tracking.points)
+    curve = [point for point in tracking.points if "loss" in point["metrics"]]
+    assert [int(row["step"]) for row in rows] == [point["step"] for point in curve] == list(range(1, line.params.pretrain.steps + 1))
+    names = {"loss", "text_loss", "image_loss", "lr", "grad_norm", "tokens_per_second", "images_per_second", "mfu", "memory/rss_bytes"}
+    laps = {f"time/{lap}" for lap in ("step", "data", "forward", "backward", "optimizer")}
+    assert all(names | laps <= set(point["metrics"]) for point in curve)
+    assert all(0 < point["metrics"]["mfu"] < 1 for point in curve)
+    assert {"time/checkpoint", "time/validation"} <= set(curve[3]["metrics"])
+    assert_sources_add_up([point["metrics"] for point in curve])
+    assert [point["step"] for point in tracking.points if "grad_norm/rest/decay" in point["metrics"]] == [2, 4, 6]
+    held_out = list(csv.DictReader((line.paths.pretrain / "validation.csv").read_text().splitlines()))
+    assert {int(row["step"]) for row in held_out} == {3, 6}
+    found = {row["name"] for row in held_out}
+    assert {"question/text_loss", "story/image_loss", "bucket_1/stop_accuracy", "bucket_8/stop_accuracy"} <= found
+    assert curve[-1]["metrics"]["goodput"] > 0
     assert json.loads((line.paths.pretrain / "metrics.json").read_text()) == dict(result.metrics)
     progress = [event for event in read_events(line.root / "events" / "pretrain.jsonl") if event.name == "progress"]
     assert progress[-1].values["done"] == progress[-1].values["total"] == line.params.pretrain.steps
+    last = CheckpointFolder(read_job(context.work.body).checkpoints).latest()[0]
+    assert last is not None
+    export_checkpoint(last.path, line.root / "exported")
+    cached = line.settings.home.weights / weights.model_digest
+    assert [path.name for path in sorted((line.root / "exported").iterdir())] == [file.name for file in weights.files]
+    assert all((line.root / "exported" / name).read_bytes() == (cached / name).read_bytes() for name in ("config.json", "tokenizer.json"))
+    trained, ended = (load_model(folder).state_dict() for folder in (line.root / "exported", cached))
+    told = read_tensors(last.path / "tensors.json")
+    assert {name for name, tensor in told.items() if tensor.sha256 and not trained[name].equal(ended[name])} == set(), "frozen ones stay"
+    assert any(not trained[name].equal(ended[name]) for name in trained), "it is of an earlier step"
 
     context, _ = line.context("finetune-vqa")
     tuned = finetune.run(line.params, line.paths, context, task="vqa")
@@ -106,6 +144,18 @@ def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> 
     assert tuned.metrics["image_loss"] == 0
     assert read_job(context.work.body).initial == line.settings.home.weights / weights.model_digest
     assert WeightsRecord.read(line.paths.finetune("vqa") / "weights.json").config == weights.config
+
+
+def assert_sources_add_up(points: list[dict[str, float]]) -> None:
+    """The losses by name are parts of the loss of all; a point is one step here."""
+    names = {name.split("/")[1] for point in points for name in point if name.startswith("source/")}
+    assert names >= {"question", "referring"}
+    for loss, count in (("text_loss", "text_targets"), ("image_loss", "pictures")):
+        for point in points:
+            own = [f"source/{name}" for name in names if f"source/{name}/{loss}" in point]
+            shares = [(point[f"{name}/{loss}"], point[f"{name}/{count}"]) for name in own]
+            total = sum(number for _, number in shares)
+            assert sum(mean * number for mean, number in shares) / max(total, 1) == pytest.approx(point[loss], rel=1e-5)
 
 
 def test_impossible_sizes_are_named_before_any_rank_starts(line: Line) -> None:
@@ -190,3 +240,72 @@ def test_supervisors_import_no_torch() -> None:
 
 def test_the_parameters_of_the_repository_load() -> None:
     assert load(ROOT / "params.yaml").training("pretrain").ranks == train_params().ranks == 2
+
+
+@pytest.fixture
+def running(line: Line, store_uri: str, tmp_path: Path) -> tuple[Settings, str]:
+    """A repository in which the line's pretraining is a run that goes on, and the MLflow run of its stage."""
+    key, digest = "k" * 64, "d" * 32
+    settings = Settings(root=tmp_path, tracking_uri=store_uri)
+    files = settings.home.run("a-run")
+    RunRecord(1, "a-run", 0.0, Request("abc", None, "p" * 64)).write(files.record)
+    EventWriter(files.events("pretrain")).started("pretrain", key)
+    (files.folder / "dvc.lock").write_text(f"stages: {{prepare: {{outs: [{{path: outputs/index, md5: {digest}.dir}}]}}}}")
+    asked = {"documents": {"question": 2, "caption": 1, "multi": 1}, "ranks": 1}
+    values = merge(line.params.model_dump(mode="json"), {"evaluate": asked})
+    (files.folder / "params.yaml").write_text(json.dumps(values))
+    (settings.home.folder / "data").mkdir()
+    (settings.home.folder / "data" / digest).symlink_to(line.paths.index)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "shards").symlink_to(line.paths.shards)
+    (settings.work_root / key).mkdir(parents=True)
+    shutil.copytree(line.root / "work" / "pretrain" / "body", settings.work_root / key / "body")
+    client = connect(settings)
+    return settings, open_run(client, settings, "pretrain", {"mmfs.stage_key": key})
+
+
+def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: Line, running: tuple[Settings, str]) -> None:
+    settings, run_id = running
+    client = connect(settings)
+    with pytest.raises(StageError, match="there is no such checkpoint") as error:
+        find_committed(settings, "a-run", "pretrain", 3)
+    assert error.value.fix == "committed steps of pretrain of run a-run: 2, 4"
+    committed = find_committed(settings, "a-run", "pretrain", 4)
+    [scores] = evaluate_step(settings, committed, ("vqa",))
+    history = client.get_metric_history(run_id, "evaluation/vqa/question_accuracy")
+    assert [(one.step, one.value) for one in history] == [(4, getattr(scores.metrics["question_accuracy"], "value", None))]
+    assert {one.path.rpartition("/")[2] for one in client.list_artifacts(run_id, scores.place)} >= {
+        "samples.jsonl",
+        "manifest.json",
+        "pictures",
+    }
+
+    made = register_step(settings, committed, "vqa")
+    assert (made.model, made.version, made.created, made.evaluated) == ("mmfs-vqa", 1, True, (scores.place,))
+    version = find_version(client, "mmfs-vqa", 1)
+    told = {"mmfs.run_id": "a-run", "mmfs.stage": "pretrain", "mmfs.step": "4", "mmfs.checkpoint": committed.digest, "mmfs.git_sha": "abc"}
+    assert told.items() <= version.tags.items()
+    assert fetch_evaluated(client, version, scores.manifest).manifest == scores.manifest
+    assert committed.folder.pins() == {4: "registered as mmfs-vqa"}
+    assert made.digest != WeightsRecord.read(line.paths.pretrain / "weights.json").model_digest
+    assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
+
+
+def test_a_checkpoint_is_sampled_by_a_process_of_its_own(line: Line) -> None:
+    context, tracking = line.context("pretrain")
+    job = read_job(context.work.body)
+    telemetry = job.train.telemetry.model_copy(update={"samples_every_steps": 3, "sample_documents": 2})
+    job = job.model_copy(update={"train": job.train.model_copy(update={"telemetry": telemetry})})
+    seconds = iter(range(100_000))
+    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)))
+    deadline = time.monotonic() + PATIENCE_S
+    kept = job.work / "samples"
+    while not (tracking.artifacts and not list(kept.glob(".step-*"))) and time.monotonic() < deadline:
+        samples.look()
+        time.sleep(0.1)
+    [picture] = tracking.artifacts
+    assert picture == job.work / "samples" / "step-00000004.png"
+    with Image.open(picture) as drawn:
+        assert drawn.width > 300 and drawn.height > 200
+    samples.look()
+    assert [path.name for path in kept.iterdir()] == [picture.name], "no other before the next is due"

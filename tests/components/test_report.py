@@ -12,7 +12,19 @@ from components.data.pictures import encode_png
 from components.evaluation.estimates import Estimate, Unavailable, write_metrics
 from components.evaluation.html import line_chart, round_ticks, smoothed
 from components.evaluation.illustration import Illustration, Row, cell, read_illustrations, sheet, write_illustrations
-from components.report import Decision, Identity, Losses, ReportData, StageRow, TaskMetrics, body_seconds, collect, duration, render
+from components.report import (
+    Decision,
+    Identity,
+    Losses,
+    ReportData,
+    StageRow,
+    TaskMetrics,
+    Training,
+    body_seconds,
+    collect,
+    duration,
+    render,
+)
 from components.run.events import EventWriter
 from components.run.paths import Paths, RunFiles
 
@@ -88,6 +100,11 @@ def report_data() -> ReportData:
             Losses(stage="pretrain", name="text_loss", points=curve(5.9, 0.9, steps)),
             Losses(stage="pretrain", name="image_loss", points=curve(1.02, 0.11, steps)),
             Losses(stage="finetune@vqa", name="text_loss", points=curve(0.9, 0.5, steps[:12])),
+        ),
+        validation=(Losses(stage="pretrain", name="story/text_loss", points=curve(5.0, 1.1, steps[::10])),),
+        trainings=(
+            Training(stage="pretrain", split={"data": 0.002, "forward": 0.031, "backward": 0.05}, goodput=0.912, mfu=0.43),
+            Training(stage="finetune@vqa", split={"optimizer": 0.01}),
         ),
         tasks=tasks,
         decisions=(
@@ -166,6 +183,8 @@ def test_page_says_what_happened():
         "brisk-otter",
         "there is no `java` on PATH",
         "libraries.torch",
+        "story/text_loss",
+        "91.2 %",
     ):
         assert expected in page
 
@@ -211,7 +230,11 @@ def test_collect_reads_what_the_run_left(tmp_path):
     files.lineage.write_text(json.dumps({"seed": 0}))
     events = EventWriter(files.events("pretrain"))
     events.started("pretrain", "k")
+    events.progress(1, 2, "steps", {"time/step": 0.5, "time/data": 0.1, "time/forward": 0.4, "goodput": 0.5})
+    events.progress(2, 2, "steps", {"time/step": 0.3, "time/data": 0.1, "time/forward": 0.2, "goodput": 0.75, "mfu": 0.2})
     events.finished({})
+    held_out = ("step,name,value", "1,story/text_loss,2.0", "1,bucket_1/stop_accuracy,0.5", "2,story/text_loss,1.0", "")
+    (paths.pretrain / "validation.csv").write_text("\n".join(held_out))
     data = collect(
         run_id="r",
         state="Completed",
@@ -222,6 +245,11 @@ def test_collect_reads_what_the_run_left(tmp_path):
         stages=[StageRow(name="prepare", state="Cached", seconds=1), StageRow(name="pretrain", state="Completed", seconds=5)],
     )
     assert [(loss.stage, loss.name, loss.points) for loss in data.losses] == [("pretrain", "text_loss", ((1, 2.0), (2, 1.5)))]
+    assert [(one.name, one.points) for one in data.validation] == [
+        ("story/text_loss", ((1, 2.0), (2, 1.0))),
+        ("bucket_1/stop_accuracy", ((1, 0.5),)),
+    ]
+    assert data.trainings == (Training(stage="pretrain", split={"data": 0.1, "forward": 0.2}, goodput=0.75, mfu=0.2),)
     assert data.lineage == {"seed": 0}
     assert data.tasks[0].illustrations == (story(),)
     assert "story model" in render(data)

@@ -11,7 +11,7 @@ from components.run.failures import FailureClass, StageError
 from components.settings import Settings
 from components.tracking.mlflow_run import close_run, connect, open_run, record_cached, resume_run
 from components.tracking.sender import Sender, drain
-from components.tracking.spool import SpoolReader, SpoolWriter, append_points, read_points, read_state
+from components.tracking.spool import Point, SpoolReader, SpoolWriter, append_points, read_points, read_state
 from components.tracking.stage_run import StageRun, point, spool_folder
 
 PATIENCE_S = 60.0
@@ -120,6 +120,24 @@ def test_a_restarted_stage_goes_on_in_its_run(settings: Settings) -> None:
     client, found = only_run(settings)
     assert (found.info.status, found.data.tags["mmfs.restarts"]) == ("FINISHED", "1")
     assert [one.value for one in client.get_metric_history(found.info.run_id, "loss")] == [1.0, 0.5]
+
+
+def test_steps_that_were_rolled_back_have_two_points_and_the_later_one_counts(settings: Settings) -> None:
+    for attempt in range(2):  # the supervisor is killed once and does it all again
+        run = StageRun.open(settings, "pretrain", KEY, {})
+        if not attempt:
+            run.log_metrics([Point(step=step, time_ms=1000 + step, metrics={"loss": 9.0}) for step in (1, 2, 3)])
+        run.rewind(1, "rollback 1")
+        for value in (5.0, 6.0):
+            run.log_event(Point(step=3, time_ms=2000 + int(value), metrics={"events/rollback/number": value}))
+        if attempt:
+            run.log_metrics([Point(step=step, time_ms=3000 + step, metrics={"loss": 1.0}) for step in (1, 2, 3)])
+        assert run.close("FINISHED" if attempt else "KILLED", PATIENCE_S)
+    client, found = only_run(settings)
+    history = [(metric.step, metric.value) for metric in client.get_metric_history(found.info.run_id, "loss")]
+    assert sorted(history) == [(1, 9.0), (2, 1.0), (2, 9.0), (3, 1.0), (3, 9.0)]
+    assert found.data.metrics["loss"] == 1.0
+    assert len(client.get_metric_history(found.info.run_id, "events/rollback/number")) == 2, "equal points are stored once"
 
 
 def test_records_wait_for_a_server_that_is_down(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import LightningModule, Trainer
+from training_world import train_params
 
 from components.data.cursor import Cursor
 from components.guard_params import GuardParams
 from components.run.failures import FailureClass, Restart, StageError
 from components.training.bad_steps import BadSteps
-from components.training.restarts import Budget, restart_of
+from components.training.guard import Guard
+from components.training.objective import Sums
+from components.training.restarts import Budget, KilledRank, restart_of
 from components.training.rollbacks import (
     Decisions,
     Rollback,
@@ -29,6 +35,7 @@ from components.training.spikes import Series, is_spike, observe, score
 from components.training.watchdog import Beat, Pulse, Watchdog, clear_pulses, pulse_file
 
 GUARD = GuardParams(spike_window=32, spike_min_steps=16, spike_patience=3, spike_threshold=10.0)
+QUICK = settings(max_examples=50, deadline=None)
 LOSSES = st.floats(0.5, 2.0)
 
 
@@ -42,6 +49,7 @@ def watch(values: list[float], series: Series = Series()) -> tuple[Series, int |
 
 
 @given(st.lists(LOSSES, min_size=16, max_size=60), st.integers(1, 5), st.floats(1e3, 1e9))
+@QUICK
 def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, high: float) -> None:
     series, spike = watch(calm)
     assert spike is None
@@ -53,12 +61,14 @@ def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, hi
 
 
 @given(st.lists(LOSSES, min_size=20, max_size=20), st.floats(1e-3, 1e3))
+@QUICK
 def test_the_unit_of_a_loss_does_not_matter(values: list[float], unit: float) -> None:
     *line, value = values
     assert math.isclose(score(value * unit, [one * unit for one in line]), score(value, line), rel_tol=1e-6, abs_tol=1e-6)
 
 
 @given(st.lists(st.one_of(LOSSES, st.just(1e6)), max_size=80), st.data())
+@QUICK
 def test_a_checkpoint_anywhere_changes_nothing(values: list[float], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(values)))
     whole, spike = watch(values)
@@ -85,6 +95,7 @@ WINDOWS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=
 
 
 @given(WINDOWS, st.integers(0, 100))
+@QUICK
 def test_rows_are_the_draws_that_are_not_left_out(windows: list[tuple[int, int]], row: int) -> None:
     cursor = Cursor()
     for first, count in windows:
@@ -107,6 +118,7 @@ def bad(first: int, last: int, failure: FailureClass = FailureClass.SPIKE) -> Ba
 
 
 @given(st.integers(0, 9), st.integers(10, 14), st.integers(0, 3), st.integers(0, 3))
+@QUICK
 def test_a_decision_does_not_depend_on_the_checkpoint_gone_back_to(checkpoint: int, first: int, length: int, margin: int) -> None:
     guard = GuardParams(margin_steps=margin)
     checkpoint = min(checkpoint, first - margin - 1)
@@ -164,19 +176,21 @@ def test_the_budget_is_refilled_by_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "status", "expected"),
+    ("error", "expected"),
     [
-        (FailureClass.OUT_OF_MEMORY, -9, Restart.BUDGETED),
-        (FailureClass.OUT_OF_MEMORY, 71, Restart.NEVER),
-        (FailureClass.BUG, -11, Restart.BUDGETED),
-        (FailureClass.BUG, 1, Restart.NEVER),
-        (FailureClass.PREEMPTED, -15, Restart.FREE),
-        (FailureClass.INFRASTRUCTURE, 69, Restart.BUDGETED),
-        (FailureClass.SPIKE, 80, Restart.ROLL_BACK),
+        (KilledRank(FailureClass.OUT_OF_MEMORY, "status -9"), Restart.BUDGETED),
+        (StageError(FailureClass.OUT_OF_MEMORY, "said so itself"), Restart.NEVER),
+        (StageError(FailureClass.BAD_DATA, "a shard is gone"), Restart.NEVER),
+        (KilledRank(FailureClass.BUG, "status -11"), Restart.BUDGETED),
+        (StageError(FailureClass.BUG, "status 1"), Restart.NEVER),
+        (KilledRank(FailureClass.PREEMPTED, "status -15"), Restart.FREE),
+        (StageError(FailureClass.INFRASTRUCTURE, "lost the other ranks"), Restart.BUDGETED),
+        (bad(5, 7), Restart.ROLL_BACK),
+        (StageError(FailureClass.SPIKE, "of unknown steps"), Restart.NEVER),
     ],
 )
-def test_who_is_started_again(failure: FailureClass, status: int, expected: Restart) -> None:
-    assert restart_of(failure, status) is expected
+def test_who_is_started_again(error: StageError, expected: Restart) -> None:
+    assert restart_of(error) is expected
 
 
 def test_ranks_hang_when_no_counter_moves_whatever_the_clocks_say(tmp_path: Path) -> None:
@@ -205,3 +219,45 @@ def test_ranks_hang_when_no_counter_moves_whatever_the_clocks_say(tmp_path: Path
     assert not Watchdog(paths, 0.0, lambda: now[0]).hung()
     assert clear_pulses(tmp_path, 2) == paths
     assert Beat.read(paths[0]) == Beat()
+
+
+def first_bad(guard: Guard, norms: list[float], losses: list[float]) -> int | None:
+    """Let a guard see some steps; the first of those that it ends with."""
+    trainer = cast(Trainer, SimpleNamespace(global_step=0))
+    module = cast(LightningModule, None)
+    guard.on_train_start(trainer, module)
+    for number, (norm, loss) in enumerate(zip(norms, losses, strict=True), 1):
+        NORM[0] = norm
+        guard.add(Sums(text_loss=loss, image_loss=0.0, step_text=1, step_images=0, tokens=1, images=0, stop=0))
+        guard.on_train_batch_end(trainer, module, None, None, 0)  # between two micro-batches
+        trainer.global_step = number  # type: ignore[misc]
+        try:
+            guard.on_train_batch_end(trainer, module, None, None, 1)
+        except BadSteps as bad:
+            return bad.first if bad.last == number else None
+    return None
+
+
+NORM = [0.0]
+
+
+@pytest.mark.parametrize(("precision", "ends"), [("32-true", 2), ("bf16-mixed", 2), ("16-mixed", 6)])
+def test_only_a_loss_scaler_may_leave_steps_out_and_not_for_ever(precision: str, ends: int) -> None:
+    train = train_params(precision=precision, guard={"max_skipped_steps": 2})
+    guard = Guard(train, 1.0, 1.0, lambda: NORM[0])
+    assert first_bad(guard, [1, math.inf, 1, math.nan, math.inf, math.inf, 1], [1.0] * 7) == ends
+
+
+def test_the_gradient_norm_is_judged_where_that_is_asked_for() -> None:
+    norms, losses = [1.0] * 20 + [1e6] * 3, [1.0] * 23
+    values = GUARD.model_dump()
+    assert first_bad(Guard(train_params(guard=values), 1.0, 1.0, lambda: NORM[0]), norms, losses) is None
+    watching = Guard(train_params(guard=values | {"watch_gradient_norm": True}), 1.0, 1.0, lambda: NORM[0])
+    assert not watching.suspicious
+    assert first_bad(watching, norms, losses) == 21
+    assert watching.suspicious
+    resumed = Guard(train_params(guard=values), 1.0, 1.0, lambda: NORM[0], rollbacks=1)
+    resumed.load(json.loads(json.dumps(watching.state())))
+    assert resumed.state() == watching.state() | {"rollbacks": 1}
+    resumed.load({})
+    assert not resumed.suspicious

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,13 +69,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(warm: Mapping[str, str]
     assert checkpoint.step == 2, "the last good one"
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_gradient_that_is_not_finite_stops_before_the_step(ranks: int, warm: Mapping[str, str], tmp_path: Path) -> None:
-    world = World(tmp_path, train_params(ranks=ranks, log_every_steps=1), warm)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param({"ranks": 1}, id="plain"),
+        pytest.param({"zero_stage": 1}, id="zero-1"),
+        pytest.param({"zero_stage": 2, "precision": "bf16-mixed"}, id="zero-2-bf16"),
+        pytest.param({"zero_stage": 3}, id="zero-3"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_stops_before_the_step(shape: dict[str, Any], warm: Mapping[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, train_params(**shape, log_every_steps=1), warm)
     world.attempt(EXPLODE_AT="2")
     assert world.failure is not None
     assert world.failure.failure is FailureClass.NON_FINITE
     assert "gradient norm of step 3" in world.failure.message
+    told = {path.read_text() for path in tmp_path.glob("weights-*")}
+    assert told == {"as they were"}, "on every rank that got so far"
 
 
 def test_a_corrupted_checkpoint_is_passed_over_with_the_reason(

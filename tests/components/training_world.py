@@ -126,7 +126,7 @@ class World:
     @property
     def curve(self) -> list[tuple[float, ...]]:
         names = ("loss", "text_loss", "image_loss", "lr", "grad_norm")
-        return [(point["step"], *(point["metrics"][name] for name in names)) for point in self.points]
+        return [(point["step"], *(point["metrics"][name] for name in names)) for point in self.points if "loss" in point["metrics"]]
 
 
 def wait(ranks: Any) -> DeadRank | None:

@@ -6,8 +6,11 @@ MMFS_FAULT_SEED draws other points. MMFS_KILL_LOG names a file that gets a line 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": {"ranks": 1},
 }
 DRAWS = 5
+HEADING = """# Kill log
+
+Written by `MMFS_KILL_LOG=docs/kill-log.md make test-faults` (tests/faults/test_kill_training.py): the stand-in network, 24 steps,
+a checkpoint every 3, killed at a drawn point and started again until it ends. Both digests are of the exported weights; `same` means equal
+weights and equal curves, bit for bit. {date}, Python {python}, {versions}, seed {seed}.
+
+| training | class | point | restarts by the stage | commands | weights | undisturbed | same |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
@@ -51,17 +63,20 @@ def test_a_kill_changes_nothing(
     point = Point.draw(kind, SHAPES[shape].get("ranks", 2), f"{SEED} {shape} {number}")
     print(f"seed {SEED}: {shape}: {told(point)}")
     ended = Victim(tmp_path / "work", SHAPES[shape], warm).train([point])
-    same = ended.digest == expected.digest and ended.curve == expected.curve
     if LOG:
-        files = f", {ended.files[0]} files of a checkpoint written" if ended.files else ""
-        with Path(LOG).open("a", encoding="utf-8") as log:
-            row = (
-                shape,
-                kind,
-                f"step {point.step} + {point.delay_s * 1000:.0f} ms, rank {point.rank}{files}",
-                ended.restarts,
-                ended.commands,
-            )
-            log.write(f"| {' | '.join(map(str, row))} | `{ended.digest[:16]}` | `{expected.digest[:16]}` | {'yes' if same else 'NO'} |\n")
+        note(Path(LOG), shape, point, ended, expected)
     assert ended.digest == expected.digest
     assert ended.curve == expected.curve
+
+
+def note(log: Path, shape: str, point: Point, ended: Ended, expected: Ended) -> None:
+    """Add a line to the log, below a heading where there is none."""
+    if not log.exists():
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "deepspeed"))
+        log.write_text(HEADING.format(date=f"{datetime.now(UTC):%Y-%m-%d}", python=platform.python_version(), versions=versions, seed=SEED))
+    files = f", {ended.files[0]} files of a checkpoint written" if ended.files else ""
+    where = f"step {point.step} + {point.delay_s * 1000:.0f} ms, rank {point.rank}{files}"
+    same = "yes" if (ended.digest, ended.curve) == (expected.digest, expected.curve) else "NO"
+    cells = (shape, point.kind, where, ended.restarts, ended.commands, f"`{ended.digest[:16]}`", f"`{expected.digest[:16]}`", same)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"| {' | '.join(map(str, cells))} |\n")

@@ -110,7 +110,7 @@ def test_documents_of_a_row_do_not_see_each_other_unless_as_released(
             features = model.visual_tokenizer(batch.images)
             hidden = model.hidden_states(batch.text_ids, features, layout)
             logits = model.text_decoder(hidden[batch.document_ids == 2])
-            seen.append((logits, model.image_loss(learned, features, hidden, layout)[0]))
+            seen.append((logits, model.image_losses(learned, features, hidden, layout)[0].sum()))
     for logits, loss in seen[1:]:
         assert torch.equal(logits, seen[0][0]) == (attention == "document")
         assert torch.equal(loss, seen[0][1]) == (attention == "document")

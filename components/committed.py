@@ -1,0 +1,110 @@
+"""A committed step of a run: where its checkpoint lies, and its weights as a model. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import MANIFEST, Checkpoint, CheckpointError
+from components.run.events import read_events
+from components.run.failures import FailureClass, StageError
+from components.run.filetree import link_tree, place
+from components.run.lineage import LineageRecord
+from components.run.paths import RunFiles
+from components.run.workspace import RunRecord
+from components.settings import Settings
+from components.tracking.weights import WeightsRecord, describe_weights
+from components.training.supervise import KEPT
+
+EXPORT_PROGRAM = "components.training.export_step"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A checkpoint of `stage` (`pretrain` or a task) of a run; `address` is what dvc.yaml calls the stage, `key` its stage key."""
+
+    run: RunRecord
+    stage: str
+    address: str
+    key: str
+    folder: CheckpointFolder
+    checkpoint: Checkpoint
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its manifest, which names the sha256 of every file."""
+        return hashlib.sha256((self.checkpoint.path / MANIFEST).read_bytes()).hexdigest()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a model made of it comes from."""
+        request = self.run.request
+        return {
+            "mmfs.run_id": self.run.run_id,
+            "mmfs.stage": self.address,
+            "mmfs.stage_key": self.key,
+            "mmfs.step": str(self.step),
+            "mmfs.checkpoint": self.digest,
+            "mmfs.git_sha": request.git_sha,
+            "mmfs.patch": request.patch_sha256 or "none",
+            "mmfs.params": request.params_sha256,
+        }
+
+
+def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Committed:
+    """The verified checkpoint of a step. Raises StageError naming the steps there are, or why there are none."""
+    files, address = settings.home.run(run_id), stage if stage == "pretrain" else f"finetune@{stage}"
+    record = RunRecord.read(files.record)
+    if record is None:
+        raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no record any more", "`mmfs runs` lists the runs")
+    key = _stage_key(files, address, run_id)
+    work = settings.work_root / key
+    places = (work / "body" / "checkpoints", work / KEPT)
+    folder = CheckpointFolder(next((place for place in places if place.is_dir()), places[0]))
+    if not folder.steps():
+        message = f"{address} of run {run_id} has no checkpoint: none was committed yet, or it has finished and kept only pinned ones"
+        raise StageError(FailureClass.BAD_CONFIG, message, "what a run finished is registered, `mmfs models list` shows it")
+    try:
+        return Committed(record, stage, address, key, folder, folder.at(step))
+    except CheckpointError as error:
+        kept = ", ".join(map(str, folder.steps())) or "none yet"
+        raise StageError(FailureClass.BAD_CONFIG, str(error), f"committed steps of {address} of run {run_id}: {kept}") from None
+
+
+def export_committed(settings: Settings, committed: Committed) -> tuple[Path, WeightsRecord]:
+    """The step's weights as a model's folder among the weights of this machine, and their record. A process of its own makes them.
+
+    Raises StageError with its last words when it cannot.
+    """
+    settings.home.weights.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.home.weights, prefix=".export-") as scratch:
+        source, fresh = Path(scratch) / committed.checkpoint.path.name, Path(scratch) / "model"
+        link_tree(committed.checkpoint.path, source)  # retention may remove the original meanwhile
+        command = [sys.executable, "-m", EXPORT_PROGRAM, str(source), str(fresh)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise StageError(FailureClass.BAD_DATA, f"step {committed.step} could not be exported: {words}")
+        weights = describe_weights(fresh)
+        target = settings.home.weights / weights.model_digest
+        place(fresh, target)
+    return target, weights
+
+
+def _stage_key(files: RunFiles, address: str, run_id: str) -> str:
+    started = [event.values["key"] for event in read_events(files.events(address)) if event.name == "started"]
+    if started:
+        return str(started[-1])
+    if files.lineage.is_file() and address in (keys := LineageRecord.read(files.lineage).stage_keys):
+        return keys[address]
+    message = f"run {run_id} has not begun {address}"
+    raise StageError(FailureClass.BAD_CONFIG, message, "name another stage with --stage, or wait until it has")
