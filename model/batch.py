@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -115,9 +115,10 @@ def picture_fault(pixels: Tensor) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class MMInterleavedOutput:
-    """Losses of one step. The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
+class MMInterleavedOutput(NamedTuple):
+    """Losses of one step, as a tuple, in which hooks into modules see them.
+
+    The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
 
     loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets (both
     weighted where targets have weights); image_loss_sum of per-image means over image_count images. text_losses [K] and image_losses [m]:

@@ -114,7 +114,7 @@ def fit(
     balanced = train.objective.balance.mode != "none"
     also = [*([balance.each_step] if balanced else []), *([progressing.each_step] if progressing else [])]
     hearers = [progressing.hear] if progressing else []
-    engine = build_engine(train, job.device)
+    engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
     guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
     factor = lowered(train, job.rollbacks)
     keepers: dict[str, Keeper] = {METER: meter, GUARD: guard}

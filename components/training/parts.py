@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
 
     if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
         from_start = open_stream() if job.resume or job.rollbacks else stream  # a model starts the same however its training goes on
-        first = [laid_out(from_start.batch(step))[1].target for step in range(min(_COUNTED_STEPS, job.train.steps))]
-        targets = torch.cat(first)
+        whole_steps = product(range(min(_COUNTED_STEPS, job.train.steps)), range(job.train.micro_batches(1)))
+        targets = torch.cat([laid_out(from_start.batch(step, 0, 1, micro))[1].target for step, micro in whole_steps])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:

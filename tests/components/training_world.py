@@ -26,6 +26,7 @@ from components.training.job import Job, forget_failures, read_failure, write_jo
 from components.training.journal import Entry, read_journal
 from components.training.resume import last_good
 from components.training.rollbacks import read_decisions
+from components.training.shape import fitted
 
 HERE = Path(__file__).parent
 STEPS = 8
@@ -83,7 +84,8 @@ class World:
     def plan(self) -> Job:
         rollbacks = read_decisions(self.work).rollbacks
         checkpoint, _ = last_good(CheckpointFolder(self.work / "checkpoints"), rollbacks)
-        return self.job(checkpoint.path if checkpoint else None).model_copy(update={"rollbacks": rollbacks})
+        resume = fitted(checkpoint, self.train, 1, self.work / "converted") if checkpoint else None
+        return self.job(resume).model_copy(update={"rollbacks": rollbacks})
 
     def job(self, resume: Path | None = None) -> Job:
         return Job(
