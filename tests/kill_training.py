@@ -25,23 +25,27 @@ CLASSES = ("one rank", "all ranks", "SIGTERM", "power cut", "supervisor")
 """SIGKILL of a rank, of all; SIGTERM to the supervisor; SIGKILL of everything while a checkpoint is being written; of the supervisor."""
 STEPS, EVERY = 24, 3
 _STEP_S = 0.03
+_MOST_FILES = 9
 _PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
 class Point:
-    """Shoot `delay_s` after rank 0 begins step `step` (0: while the ranks are set up), in a power cut once a checkpoint is begun."""
+    """Shoot `delay_s` after rank 0 begins step `step` (0: while the ranks are set up); a power cut once a checkpoint has `files` files."""
 
     kind: str
     step: int
     rank: int
     delay_s: float
+    files: int
 
     @classmethod
     def draw(cls, kind: str, ranks: int, seed: str, first: int = 0, end: int = STEPS - EVERY) -> Point:
         """A point of a class in the steps from `first` to before `end`."""
         moments = random.Random(f"{seed} {kind} {first}")
-        return cls(kind, moments.randrange(first, end), moments.randrange(ranks), moments.uniform(0, _STEP_S))
+        return cls(
+            kind, moments.randrange(first, end), moments.randrange(ranks), moments.uniform(0, _STEP_S), moments.randint(0, _MOST_FILES)
+        )
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ class Victim:
         self._until(supervisor, point, lambda: Beat.read(pulse_file(self.work, 0)).step >= point.step)
         staging = self.work / "checkpoints"
         if point.kind == "power cut":
-            self._until(supervisor, point, lambda: bool(list(staging.glob("*.partial"))))
-        time.sleep(point.delay_s)
+            self._until(supervisor, point, lambda: any(_files(folder) >= point.files for folder in staging.glob("*.partial")))
+        else:
+            time.sleep(point.delay_s)
         pids = [int((self.work / f"pid-{rank}").read_text()) for rank in range(ranks)]
         victims = {
             "one rank": [pids[point.rank]],
@@ -126,7 +131,7 @@ class Victim:
         if point.kind in ("one rank", "all ranks"):
             self._forget_ranks()
         cut = staging.glob("*.partial") if point.kind == "power cut" else ()
-        return [sum(file.is_file() for file in folder.rglob("*")) for folder in cut]
+        return [_files(folder) for folder in cut]
 
     def _forget_ranks(self) -> None:
         """What the next point waits for is told by the ranks started after this one."""
@@ -143,6 +148,14 @@ class Victim:
     @property
     def _log(self) -> str:
         return (self.work / "supervisor.log").read_text(errors="replace")
+
+
+def _files(folder: Path) -> int:
+    """Files below a folder in which others are at work."""
+    try:
+        return sum(file.is_file() for file in folder.rglob("*"))
+    except FileNotFoundError:
+        return 0
 
 
 def told(point: Point) -> str:

@@ -14,6 +14,7 @@ from components.tracking.spool import SpoolWriter
 from components.tracking.stage_run import StageRun
 from components.training import attempts
 from components.training.attempts import Limits
+from components.training.journal import Entry
 from components.training.optimizer import schedule
 from components.training.rollbacks import Decisions, read_decisions
 
@@ -21,8 +22,13 @@ PLAIN = {"ranks": 1, "log_every_steps": 1}
 CALM = {"spike_min_steps": 8, "spike_window": 16, "spike_patience": 2}
 
 
+def actions(world: World) -> list[Entry]:
+    """What was done to a training; that its ranks went on afterwards is told besides."""
+    return [entry for entry in world.actions if entry.kind != "resumed"]
+
+
 def kinds(world: World) -> list[str]:
-    return [entry.kind for entry in world.actions]
+    return [entry.kind for entry in actions(world)]
 
 
 def left_out_from_the_start(path: Path, like: World, **variables: str) -> World:
@@ -41,7 +47,7 @@ def test_rows_that_are_not_finite_are_left_out(warm: Mapping[str, str], tmp_path
     world = World(tmp_path / "work", train_params(log_every_steps=1, guard={"learning_rate_factor": 0.5, "cool_down_steps": 2}), warm)
     world.supervise(POISON_AT="4")
     assert kinds(world) == ["bad_steps", "rollback"]
-    rollback = world.actions[1].values
+    rollback = actions(world)[1].values
     assert (rollback["cause"], rollback["to_step"], rollback["rows_left_out"]) == ("non_finite", 4, 8)
     assert [row[0] for row in world.curve] == list(range(1, 9)), "each step has one point"
     factor = schedule(world.train)
@@ -56,7 +62,7 @@ def test_a_spike_is_rolled_back_to_before_it_began(warm: Mapping[str, str], tmp_
     world = World(tmp_path / "work", train_params(**PLAIN, steps=16, checkpoint_every_steps=5, guard=CALM | {"margin_steps": 1}), warm)
     world.supervise(SPIKE_AT="9-11")
     assert kinds(world) == ["bad_steps", "rollback"], "one step out of line is left of it, which patience bears"
-    found = world.actions[1].values
+    found = actions(world)[1].values
     assert (found["first_left_out"], found["last_left_out"]) == (9, 11)
     assert found["to_step"] == 5, "step 10 was suspicious and has no checkpoint"
     assert [row[0] for row in world.curve] == list(range(1, 17))
@@ -106,11 +112,11 @@ def test_a_hung_rank_shows_its_stacks_and_is_started_again(warm: Mapping[str, st
     world = World(tmp_path, train_params(checkpoint_every_steps=2), warm)
     world.supervise(Limits(delay_s=0.0, hang_s=8.0), HANG_AT="5:1")
     assert kinds(world) == ["hang", "restart"]
-    assert "rank 1 in" in world.actions[0].values["where"]
+    assert "rank 1 in" in actions(world)[0].values["where"]
     stacks = (tmp_path / "stacks" / "hang-1" / "rank-1.txt").read_text()
     assert "_hang" in stacks
     assert (tmp_path / "stacks" / "hang-1" / "rank-0.txt").read_text() != "no answer\n"
-    assert world.actions[1].values["class"] == "infrastructure"
+    assert actions(world)[1].values["class"] == "infrastructure"
     assert (world.work / "export").is_dir()
 
 

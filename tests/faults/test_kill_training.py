@@ -75,7 +75,7 @@ def note(log: Path, shape: str, point: Point, ended: Ended, expected: Ended) -> 
         versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "deepspeed"))
         log.write_text(HEADING.format(date=f"{datetime.now(UTC):%Y-%m-%d}", python=platform.python_version(), versions=versions, seed=SEED))
     files = f", {ended.files[0]} files of a checkpoint written" if ended.files else ""
-    where = f"step {point.step} + {point.delay_s * 1000:.0f} ms, rank {point.rank}{files}"
+    where = f"step {point.step}{files}" if files else f"step {point.step} + {point.delay_s * 1000:.0f} ms, rank {point.rank}"
     same = "yes" if (ended.digest, ended.curve) == (expected.digest, expected.curve) else "NO"
     cells = (shape, point.kind, where, ended.restarts, ended.commands, f"`{ended.digest[:16]}`", f"`{expected.digest[:16]}`", same)
     with log.open("a", encoding="utf-8") as file:
