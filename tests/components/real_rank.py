@@ -16,14 +16,14 @@ from components.training.rank import leave, run_rank
 
 
 def real(job: Job) -> Any:
-    network, batch_of, save, cursor_of = mm_interleaved(job)
+    network, batch_of, save, *rest = mm_interleaved(job)
 
     def deadly(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
         if told := os.environ.get("KILL_AT"):
             kill_here(told, step)
         return batch_of(step, rank, ranks, micro)
 
-    return network, deadly, save, cursor_of
+    return network, deadly, save, *rest
 
 
 if __name__ == "__main__":
