@@ -32,7 +32,7 @@ test: setup ## run the tests (TESTS=tests/model for a part)
 
 .PHONY: test-faults
 test-faults: setup ## run the kill tests that are too long for `make test` (MMFS_FAULT_SEED=1 draws other points)
-	@$(RUN) -m pytest -m faults tests/faults
+	@$(RUN) -m pytest -m faults tests/faults tests/components
 
 .PHONY: lint
 lint: setup ## check style, types, import directions and manifests

@@ -22,9 +22,11 @@ NOT_BENCHMARKS = {
     "loader_peers",
     "made_up_index",
     "published_mmfs",
+    "published_step",
     "record",
     "reference_step",
     "side_by_side",
+    "training_rank",
     "watch",
 }
 

@@ -6,6 +6,7 @@ Where MMFS_GOLDEN_DIR names no folder, the same shapes are filled from a seed: t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,19 @@ def reference_step(folder: Path | None, path: KernelPath = "torch") -> Reference
     return ReferenceStep(model, batch, tensors["llm.text_loss"].squeeze())
 
 
-def _drawn_ids(config: ModelConfig) -> Tensor:
+def made_up_batch(config: ModelConfig, rows: int, columns: int) -> InterleavedBatch:
+    """Rows of one document each, with as many pictures as fit beside as many words, filled from a seed."""
+    period = 2 * (config.visual_resampler.queries + 1)
+    places = tuple(range(period // 2, columns - period // 2, period))
+    return _batch(config, _drawn_ids(config, rows, columns, places), None, None)
+
+
+def _drawn_ids(config: ModelConfig, rows: int = ROWS, columns: int = COLUMNS, places: Sequence[int] = BOI_COLUMNS) -> Tensor:
     """Rows laid out like those of the reference tensors."""
     tokens = config.tokens
-    ids = torch.randint(3, config.vocab_size - 1, (ROWS, COLUMNS), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, config.vocab_size - 1, (rows, columns), generator=torch.Generator().manual_seed(0))
     ids[:, 0], ids[:, -1] = tokens.bos, tokens.eos
-    for column in BOI_COLUMNS:
+    for column in places:
         ids[:, column] = tokens.boi
         ids[:, column + 1 : column + 1 + config.visual_resampler.queries] = tokens.image
     return ids

@@ -51,11 +51,10 @@ def _evaluation(params: Params, task: Task) -> Iterator[str]:
 
 
 def _sharing(params: Params, stage: str) -> Iterator[str]:
-    """DeepSpeed gathers parameters for a backward pass by the tensors that a module returns, and does not look into our dataclasses."""
     training = params.training(stage)
-    if training.zero_stage == 3 and training.ranks > 1:
+    if training.offload == "parameters" and training.zero_stage < 3:
         key = params.training_key(stage)
-        yield f"{key}.zero_stage is 3, with which MM-Interleaved cannot be trained on several ranks yet; set it to 2"
+        yield f"{key}.offload is parameters, which only zero_stage 3 shares out; set {key}.zero_stage=3 or {key}.offload=optimizer"
 
 
 def _mixture(params: Params, stage: str) -> Iterator[str]:

@@ -24,6 +24,8 @@ from components.kinds import COMPOSED_KINDS as COMPOSED_KINDS
 from components.kinds import Kind as Kind
 from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
+from components.objective_params import ObjectiveParams
+from components.progression_params import ProgressionParams
 from components.telemetry_params import TelemetryParams
 from components.validation_params import ValidationParams
 
@@ -32,6 +34,7 @@ TASKS: tuple[Task, ...] = ("vqa", "grounding", "segmentation", "story")
 EvaluatedKind = Literal["caption", "question", "multi", "referring", "segmentation", "story"]
 Packing = Literal["best_fit", "concatenate_split"]
 Augmentation = Literal["resize", "center_crop", "random_crop", "flip"]
+Offload = Literal["none", "optimizer", "parameters"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PARAMS_FILE = "params.yaml"
 
@@ -204,8 +207,18 @@ class TrainParams(Frozen):
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
     groups: tuple[ParameterGroup, ...] = Field((), description="parameters with values of their own; the first match counts")
     freeze: tuple[str, ...] = Field((), description="parameters whose name contains one of these are not trained")
-    zero_stage: Literal[1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what the ranks share out; 3 not yet on several ranks")
-    ranks: int = Field(2, ge=1, description="processes, one device each")
+    zero_stage: Literal[1, 2, 3] = Field(
+        2, description="DeepSpeed ZeRO stage, what the ranks share out: 1 the optimizer's state, 2 gradients too, 3 parameters too"
+    )
+    ranks: int = Field(2, ge=1, description="processes, one device each; one alone trains without DeepSpeed, unless offload asks for it")
+    offload: Offload = Field(
+        "none",
+        description="what DeepSpeed keeps in the memory of the processor instead of the device's: the optimizer with its state, or with "
+        "zero_stage 3 the parameters too",
+    )
+    whole_parameters: int = Field(
+        100_000, ge=0, description="parameters of at most so many numbers stay whole on every rank with zero_stage 3; fewer messages"
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="arithmetic of the ranks, in Lightning's words")
     activation_checkpointing: bool = Field(
         False, description="compute activations again for the gradient: less memory, about a third more time"
@@ -231,6 +244,22 @@ class TrainParams(Frozen):
     guard: GuardParams = GuardParams()
     text_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
     image_loss_weight: float | None = Field(None, ge=0, description="the model's where absent")
+    objective: ObjectiveParams = ObjectiveParams()
+    progression: ProgressionParams = ProgressionParams()
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        if self.objective.balance.mode != "none" and self.image_loss_weight == 0:
+            raise ValueError("objective.balance.mode is set and image_loss_weight is 0; there is nothing to balance")
+        if self.progression.mode == "none":
+            return self
+        if self.progression.mode == "competence" and not self.validation.every_steps:
+            raise ValueError("progression.mode is `competence`, which goes by held-out values; set validation.every_steps above 0")
+        if courses := [name for name, weight in self.mixture.items() if isinstance(weight, tuple)]:
+            raise ValueError(f"mixture.{courses[0]} is a course in steps, and progression.mode says when documents come; give a number")
+        if self.rows_of != "source" or self.few_shot.probability:
+            raise ValueError("progression needs rows_of `source` and few_shot.probability 0: its levels are of documents by themselves")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -260,6 +289,11 @@ class TrainParams(Frozen):
         if most is not None and (rows := self.rows_per_step // hands) > most:
             raise ValueError(f"accumulate {self.accumulate} gives a device {rows} rows at once, rows_per_device is {most}; set it to auto")
         return self.accumulate
+
+    @property
+    def sharded_stage(self) -> int:
+        """The ZeRO stage that trains, 0 where one process trains without DeepSpeed."""
+        return 0 if self.ranks == 1 and self.offload == "none" else self.zero_stage
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ class InterleavedBatch:
     image_row, image_column [n] int64, the row and column of each image's BoI; image_loss_mask [n] bool; drop_condition [n] bool;
     timesteps_u [n] float in [0, 1); noise [n, C, h, w] float32 in latent shape; posterior_noise like noise, for a variational autoencoder
     (its mean is used where absent). The random values belong to the sample, so a step does not depend on ranks or batching.
+    Absent, as in the release, or: target_weight [B, L] float32, how much the loss of a token that is a target counts (1 where absent);
+    unread [B, L] bool, texts that no other token and no picture is made from; drop_images [n] bool, pictures that are drawn without looking
+    at others.
     """
 
     text_ids: Tensor
@@ -52,6 +55,9 @@ class InterleavedBatch:
     timesteps_u: Tensor
     noise: Tensor
     posterior_noise: Tensor | None = None
+    target_weight: Tensor | None = None
+    unread: Tensor | None = None
+    drop_images: Tensor | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
@@ -91,6 +97,7 @@ class InterleavedBatch:
             timesteps_u=torch.zeros(1, device=device),
             noise=torch.zeros(1, *shape.latent_shape, device=device),
             posterior_noise=None,
+            drop_images=None,
         )
 
 
@@ -108,14 +115,15 @@ def picture_fault(pixels: Tensor) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class MMInterleavedOutput:
-    """Losses of one step. The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
+class MMInterleavedOutput(NamedTuple):
+    """Losses of one step, as a tuple, in which hooks into modules see them.
 
-    loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets;
-    image_loss_sum of per-image means over image_count images. text_losses [K] and image_losses [m]: the terms of the sums in the order of
-    `Layout.predict` and `Layout.decoded`, without a gradient; no image losses where the image head did not run. predicted [K] int64: the
-    likeliest token at each target, in evaluation mode only.
+    The sums and counts are there so that a mean can be taken over all ranks and accumulation steps.
+
+    loss, text_loss, image_loss: scalars, means over this batch (0 where nothing is trained); text_loss_sum over text_count targets (both
+    weighted where targets have weights); image_loss_sum of per-image means over image_count images. text_losses [K] and image_losses [m]:
+    the losses in the order of `Layout.predict` and `Layout.decoded`, without weights and gradient; no image losses where the image head did
+    not run. predicted [K] int64: the likeliest token at each target, in evaluation mode only.
     """
 
     loss: Tensor

@@ -22,8 +22,10 @@ def _check_shapes(batch: InterleavedBatch, config: ModelConfig) -> None:
     shape, ids, count = config.shape, batch.text_ids, len(batch.image_row)
     if ids.dim() != 2 or ids.dtype != torch.int64:
         raise InputError(f"text_ids are {ids.dtype} of {tuple(ids.shape)}, expected int64 of (rows, tokens)")
-    expected: dict[str, tuple[int, ...]] = dict.fromkeys(("attention_mask", "document_ids", "targets_mask"), tuple(ids.shape))
-    expected |= dict.fromkeys(("image_row", "image_column", "image_loss_mask", "drop_condition", "timesteps_u"), (count,))
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("attention_mask", "document_ids", "targets_mask", "target_weight", "unread"), tuple(ids.shape)
+    )
+    expected |= dict.fromkeys(("image_row", "image_column", "image_loss_mask", "drop_condition", "drop_images", "timesteps_u"), (count,))
     expected |= {"images": (count, 3, shape.image_px, shape.image_px), "target_images": (count, 3, shape.output_px, shape.output_px)}
     expected |= dict.fromkeys(("noise", "posterior_noise"), (count, *shape.latent_shape))
     for name, size in expected.items():

@@ -16,7 +16,7 @@ from model.language_families import FAMILIES, Family
 from model.mmfs_linears import Prepared
 from model.recompute import call
 from model.sequence import Pairs
-from model.shared_projection import project_shared
+from model.shared_projection import SharedProjection, project_shared
 
 
 class GatedMMFS(nn.Module):
@@ -87,6 +87,7 @@ class LlamaMMFS(nn.Module):
             )
             for index in range(config.layers)
         )
+        self.projection = SharedProjection()
         self.recompute = False
         self.norm = family.norm(config.width, eps=config.rms_eps)
         self.rotary = family.rotary(settings)
@@ -94,7 +95,7 @@ class LlamaMMFS(nn.Module):
     def project(self, features: Tensor) -> list[Tensor | None]:
         """Per layer the values of image features [n, cells, value_width], None for layers without MMFS."""
         looking = [each for each in self._attentions() if each is not None]
-        values = iter(project_shared(features, [(each.norm2, each.attn) for each in looking]))
+        values = iter(self.projection(features, [(each.norm2, each.attn) for each in looking]))
         return [None if each is None else next(values) for each in self._attentions()]
 
     def prepare(self) -> list[Prepared | None]:

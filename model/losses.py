@@ -22,14 +22,19 @@ def joint_loss(
     text_weight: float,
     image_weight: float,
     text_mean_of: Literal["guarded", "release"] = "guarded",
+    token_weight: Tensor | None = None,
 ) -> MMInterleavedOutput:
     """Means over this batch of the losses of its text targets [K] and of its pictures [m], and their weighted sum.
 
+    `token_weight` [K]: how much each target counts in the sum and in what it is divided by; 1 where absent.
     A batch in which no token is a target has text loss 0; as released (`release`) it has none, which is NaN (mm_interleaved.md 1.5).
     """
-    text_sum, text_count = text.sum(), text.new_tensor(len(text))
+    if token_weight is None:
+        text_sum, text_count = text.sum(), text.new_tensor(len(text))
+    else:
+        text_sum, text_count = (text * token_weight).sum(), token_weight.sum()
     image_sum = image.sum()
-    text_mean = text_sum / (text_count if text_mean_of == "release" else text_count.clamp(min=1))
+    text_mean = text_sum / (text_count if text_mean_of == "release" else text_count.where(text_count > 0, 1.0))
     image_mean = image_sum / image_count.clamp(min=1)
     return MMInterleavedOutput(
         loss=text_weight * text_mean + image_weight * image_mean,

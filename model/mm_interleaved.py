@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -78,8 +76,8 @@ class MMInterleaved(nn.Module):
         logits = self.text_decoder(flat.index_select(0, layout.predict))
         text = text_losses(logits, layout.target)
         image = self.image_losses(batch, features, hidden, layout) if image_weight else (flat.new_zeros(0), flat.new_zeros(()))
-        output = joint_loss(text, *image, text_weight, image_weight, self.config.text_loss_mean)
-        return output if self.training else replace(output, predicted=logits.argmax(-1))
+        output = joint_loss(text, *image, text_weight, image_weight, self.config.text_loss_mean, layout.target_weight)
+        return output if self.training else output._replace(predicted=logits.argmax(-1))
 
     def embed(self, text_ids: Tensor, tokens: Tensor | None, is_image: Tensor, image_token: Tensor, is_boi: Tensor) -> Tensor:
         """Token embeddings [B, L, width]: placeholders take visual tokens [n, T, width] in order, BoI gets its own vector added."""

@@ -14,7 +14,7 @@ from model.cross_attention import build_cross_attention
 from model.mmfs_linears import Prepared
 from model.positions import cell_centres, resize_table, sincos_2d
 from model.sequence import Pairs
-from model.shared_projection import project_shared
+from model.shared_projection import SharedProjection, project_shared
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,14 @@ class MMFSNet(nn.Module):
         blocks = [MMFSBlock(channels, side, value_width, config, kind) for channels, side in (*skips, skips[-1])]
         self.mmfs_down_blocks = nn.ModuleList(blocks[:-1])
         self.mmfs_mid_block = blocks[-1]
+        self.projection = SharedProjection()
 
     def references(self, features: Tensor, pairs: Pairs, *, steps: bool = False) -> References:
         """Project the features [s, cells, value_width] of the images that are looked at; pairs number batch rows and these images.
 
         `steps`: they are looked at many times with the present weights.
         """
-        return _references(self._blocks(), features, pairs, steps=steps)
+        return _references(self.projection, self._blocks(), features, pairs, steps=steps)
 
     def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
         """Skip tensors and mid-block output with their updates added."""
@@ -119,10 +120,11 @@ class UpsamplingMMFSNet(nn.Module):
         super().__init__()
         shapes = up_shapes(config.unet, config.latent_shape[1])
         self.mmfs_up_blocks = nn.ModuleList(MMFSBlock(channels, side, value_width, config, kind) for channels, side in shapes)
+        self.projection = SharedProjection()
 
     def references(self, features: Tensor, pairs: Pairs, *, steps: bool = False) -> References:
         """See MMFSNet."""
-        return _references(cast(Sequence[MMFSBlock], self.mmfs_up_blocks), features, pairs, steps=steps)
+        return _references(self.projection, cast(Sequence[MMFSBlock], self.mmfs_up_blocks), features, pairs, steps=steps)
 
     def between(self, skips: Sequence[Tensor], mid: Tensor, references: References) -> tuple[list[Tensor], Tensor]:
         """Skip tensors and mid block stay as they are."""
@@ -142,9 +144,9 @@ def build_mmfs_net(config: ImageDecoderConfig, value_width: int, kind: CrossAtte
     return UpsamplingMMFSNet(config, value_width, kind)
 
 
-def _references(blocks: Sequence[MMFSBlock], features: Tensor, pairs: Pairs, *, steps: bool) -> References:
+def _references(projection: SharedProjection, blocks: Sequence[MMFSBlock], features: Tensor, pairs: Pairs, *, steps: bool) -> References:
     rows, query = pairs.query.unique(return_inverse=True)
-    values = project_shared(features, [(block.feat_norm, block.mmfs) for block in blocks])
+    values = projection(features, [(block.feat_norm, block.mmfs) for block in blocks])
     prepared = tuple(block.mmfs.prepare() if steps else None for block in blocks)
     return References(rows, Pairs(query, pairs.image, pairs.distance), tuple(values), prepared)
 

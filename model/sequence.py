@@ -5,7 +5,7 @@ All of it follows from ids and columns alone. Computed on the batch before it go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -33,6 +33,11 @@ class Pairs:
         nearest = self.distance == 1
         return Pairs(self.query[nearest], self.image[nearest], self.distance[nearest])
 
+    def without(self, queries: Tensor) -> Pairs:
+        """Only the pairs of queries that are False in `queries` [number of queries] bool."""
+        kept = ~queries[self.query]
+        return Pairs(self.query[kept], self.image[kept], self.distance[kept])
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,7 +45,7 @@ class Layout:
 
     attention [B, 1, L, L] bool, True = may attend. is_image [B, L] bool and image_token [B * L] int64: which visual token replaces a
     placeholder. is_boi [B, L] bool. pairs: what MMFS in the language model samples. predict [K], target [K] int64: flat token that
-    predicts, id it must predict.
+    predicts, id it must predict. target_weight [K] float: how much each counts; None where all count 1.
     decoded [m] int64: images that go through the decoder; decode_weight [m] float: 0 for one that is there only to keep the graph whole.
     context [m, T] int64 flat tokens from BoI back to the document's start, context_mask [m, T] bool.
     looked_at [s] int64: the images that the decoder looks at; references: which of them (numbered in looked_at) each decoded image sees.
@@ -53,6 +58,7 @@ class Layout:
     pairs: Pairs
     predict: Tensor
     target: Tensor
+    target_weight: Tensor | None
     decoded: Tensor
     decode_weight: Tensor
     context: Tensor
@@ -62,7 +68,8 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
-        return Layout(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        present = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return replace(self, **{name: value.to(device) for name, value in present.items()})
 
 
 def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
@@ -89,16 +96,23 @@ def plan(batch: InterleavedBatch, config: ModelConfig) -> Layout:
     if config.cross_attention != "off":
         check_distances(pairs, config.language.mmfs, "language.mmfs")
         check_distances(references, config.image_decoder.mmfs, "image_decoder.mmfs")
+    if batch.drop_images is not None:
+        references = references.without(batch.drop_images[decoded])
+    attention = attention_mask(documents, config.attention)
+    if batch.unread is not None:
+        context_mask = context_mask & ~batch.unread.flatten()[context]
+        attention = attention & (~batch.unread[:, None, None, :] | torch.eye(columns, dtype=torch.bool, device=ids.device))
     predict = batch.targets_mask[:, 1:].flatten().nonzero().flatten()
     predict = predict + predict // (columns - 1)
     return Layout(
-        attention=attention_mask(documents, config.attention),
+        attention=attention,
         is_image=is_image,
         image_token=(is_image.flatten().cumsum(0) - 1).clamp(min=0),
         is_boi=ids == config.tokens.boi,
         pairs=pairs,
         predict=predict,
         target=ids.flatten()[predict + 1],
+        target_weight=None if batch.target_weight is None else batch.target_weight.flatten()[predict + 1],
         decoded=decoded,
         decode_weight=decode_weight,
         context=context,

@@ -33,6 +33,18 @@ class Looks(Protocol):
         """How many heads share its outputs."""
 
 
+class SharedProjection(nn.Module):
+    """`project_shared` as a module, without parameters of its own.
+
+    The weights it uses lie in other modules, which do not run here. ZeRO-3 gathers a weight for the module that runs when it is asked for,
+    and again for that module's backward: so the product must be a module, the smallest that holds it.
+    """
+
+    def forward(self, features: Tensor, layers: Iterable[tuple[Norm, Looks]]) -> list[Tensor]:
+        """See project_shared."""
+        return project_shared(features, layers)
+
+
 def project_shared(features: Tensor, layers: Iterable[tuple[Norm, Looks]]) -> list[Tensor]:
     """Per layer the values of image features [n, cells, value_width] behind its own norm, [n, cells, heads, channels].
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,11 @@ from model.protocols import ImageEncoder
 from model.resampler import PerceiverResampler
 
 
-@dataclass(frozen=True)
-class VisualFeatures:
-    """tokens [n, num_visual_tokens, language width]; maps: four [n, width, s, s], finest first, positions added."""
+class VisualFeatures(NamedTuple):
+    """tokens [n, num_visual_tokens, language width]; maps: four [n, width, s, s], finest first, positions added.
+
+    A tuple: what hooks into modules (ZeRO-3 is one) sees tensors in tuples alone.
+    """
 
     tokens: Tensor
     maps: tuple[Tensor, ...]
@@ -63,7 +65,7 @@ class VisualTokenizer(nn.Module):
 
     def forward(self, images: Tensor) -> VisualFeatures:
         """images [n, 3, px, px] in 0..1, in any precision; features are in that of the weights."""
-        hidden, maps = self.encoder((images.to(self.proj.weight.dtype) - self.clip_mean) / self.clip_std)
+        hidden, maps = self.encoder((images.to(self.clip_mean.dtype) - self.clip_mean) / self.clip_std)
         if self.learned:
             tokens = self.learned_tokens.expand(len(images), -1, -1)
         else:

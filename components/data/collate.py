@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from components.data.conditions import Mode, mode_of
 from components.data.keyed import generator
 from components.data.layout import SWAPPED_KINDS, Columns, Encoded, Piece, between, lay_out, swap
+from components.data.token_weights import token_weights
 from components.data.tokenizer import Tokenizer
 from components.data.transforms import as_float
+from components.objective_params import ObjectiveParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
 
@@ -30,15 +33,22 @@ class Sample:
     joined: bool = False
 
 
+_PLAIN = ObjectiveParams()
+
+
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches of packed rows; the same rows give the same batch wherever and whenever they are collated."""
+    """Makes batches of packed rows; the same rows give the same batch wherever and whenever they are collated.
+
+    Documents that are joined to one sequence share the condition mode of the first.
+    """
 
     tokenizer: Tokenizer
     shape: ModelShape
     row_tokens: int
     condition_drop: float
     seed: int
+    objective: ObjectiveParams = _PLAIN
 
     def batch(self, rows: Sequence[Sequence[Sample]]) -> InterleavedBatch:
         """Rows of samples, each at most `row_tokens` long, to [rows, row_tokens] with padding at the end."""
@@ -49,11 +59,16 @@ class Collator:
         targets: list[np.ndarray] = []
         image_row, image_column, image_loss = [], [], []
         draws: list[tuple[float, bool, np.ndarray]] = []
+        unread = np.zeros(ids.shape, bool)
+        alone: list[bool] = []
+        mode: Mode = "keep"
         for row, samples in enumerate(rows):
             start = number = 0
             for sample, following in zip(samples, [*samples[1:], None], strict=True):
                 columns = self._columns(sample, following is not None and following.joined)
                 number += not sample.joined
+                if not sample.joined:
+                    mode = mode_of(self.objective.conditions, self.seed, sample.epoch, sample.encoded.id)
                 end = start + len(columns.ids)
                 ids[row, start:end], trained[row, start:end], documents[row, start:end] = columns.ids, columns.trained, number
                 for image, column, loss in columns.images:
@@ -62,9 +77,15 @@ class Collator:
                     image_row.append(row)
                     image_column.append(start + column)
                     image_loss.append(loss)
-                    draws.append(self._draws(sample, image, loss))
+                    draws.append(self._draws(sample, image, loss, mode))
+                    alone.append(mode == "drop_both")
+                if mode != "keep":
+                    trained[row, start:end] = False
+                    unread[row, start:end] = ~np.isin(ids[row, start:end], self._control)
                 start = end
         images = _floats(pictures, self.shape.image_px)
+        weights = token_weights(ids, trained, self._control, self.objective)
+        drawn = self.objective.conditions.drawn
         return InterleavedBatch(
             text_ids=torch.from_numpy(ids),
             attention_mask=torch.from_numpy(documents > 0),
@@ -80,7 +101,15 @@ class Collator:
             noise=torch.from_numpy(
                 np.stack([noise for _, _, noise in draws]) if draws else np.zeros((0, *self.shape.latent_shape), np.float32)
             ),
+            target_weight=None if weights is None else torch.from_numpy(weights),
+            unread=torch.from_numpy(unread) if drawn else None,
+            drop_images=torch.tensor(alone, dtype=torch.bool) if drawn else None,
         )
+
+    @property
+    def _control(self) -> list[int]:
+        """Tokens that are no text."""
+        return [self.tokenizer.pad, self.tokenizer.bos, self.tokenizer.eos, self.tokenizer.boi, self.tokenizer.image]
 
     def _columns(self, sample: Sample, goes_on: bool) -> Columns:
         """`goes_on`: the next sample belongs to the same sequence."""
@@ -94,13 +123,17 @@ class Collator:
             pieces = swap(pieces, lambda image: self._key(sample, image, "order").random() < 0.5)
         return lay_out(pieces, self.tokenizer, visual, begins=not sample.joined, ends=end == total and not goes_on)
 
-    def _draws(self, sample: Sample, image: int, loss: bool) -> tuple[float, bool, np.ndarray]:
+    def _draws(self, sample: Sample, image: int, loss: bool, mode: Mode) -> tuple[float, bool, np.ndarray]:
         """(timestep in [0, 1), whether the condition is dropped, noise); an image that is not generated needs none."""
         if not loss:
             return 0.0, False, np.zeros(self.shape.latent_shape, np.float32)
+        if self.objective.conditions.drawn:
+            dropped = mode == "drop_both"
+        else:
+            dropped = bool(self._key(sample, image, "condition").random() < self.condition_drop)
         return (
             float(self._key(sample, image, "timestep").random(dtype=np.float32)),
-            bool(self._key(sample, image, "condition").random() < self.condition_drop),
+            dropped,
             self._key(sample, image, "noise").standard_normal(self.shape.latent_shape, np.float32),
         )
 

@@ -18,6 +18,8 @@ from components.data.reader import DocumentReader
 from components.data.segments import Segment
 from components.data.window_packer import Rules, Window, WindowPacker
 from components.params import TrainParams, is_drawn
+from components.progression.levels import bucket_of as levels_of
+from components.progression_params import LevelParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
 
@@ -59,6 +61,11 @@ class HeldOutRows:
         """Images of the document that has most."""
         documents = np.array([segment.document for row in self.rows for segment in row.segments], np.int64)
         return int(self._measure.images(documents).max(initial=0))
+
+    def levels_of(self, row: HeldOutRow, levels: Sequence[LevelParams]) -> np.ndarray:
+        """The level that each document of a row belongs to, int64; `len(levels)` where it is above all."""
+        documents = np.array([segment.document for segment in row.segments], np.int64)
+        return levels_of(self._measure.images(documents), self._measure.lengths(documents), levels)
 
     def chunks(self, rows_at_once: int) -> list[tuple[HeldOutRow, ...]]:
         """Rows that go through the model together, each of one name."""

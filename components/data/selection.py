@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +26,31 @@ class Group:
     def names(self) -> tuple[str, str, str]:
         """What a mixture may call it by."""
         return (self.kind, self.source, f"{self.source}/{self.kind}")
+
+
+class Documents(Protocol):
+    """Numbers of documents that are read where they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """Document numbers, int64, at places 0..len-1; any shape."""
+        ...
+
+
+class Listed:
+    """Documents that are listed one by one, four bytes each."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        """`numbers`: uint32."""
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """See Documents."""
+        return self._numbers[places].astype(np.int64)
 
 
 class Selection:

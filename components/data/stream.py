@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,12 @@ from components.data.index import Index
 from components.data.layout import Encoded, encode
 from components.data.measure import Measure
 from components.data.places import ShardPlaces
+from components.data.plan import Place
+from components.data.plan_sources import find_sources
 from components.data.reader import DocumentReader
 from components.data.segments import Segment
 from components.data.sources_plan import MixedPlan
+from components.data.stretches import Stretches
 from components.params import TrainParams
 from model.batch import InterleavedBatch
 from model.config import ModelShape
@@ -37,7 +40,8 @@ class PlannedRow:
 class TrainStream:
     """Row r of step s is row `s * rows_per_step + r` of the training; everything about it follows from the seed and the index.
 
-    `excluded` counts, by name, training documents that fit in no row and cannot be cut.
+    `excluded` counts, by name, training documents that fit in no row and cannot be cut; `beyond` those that are above all levels of
+    `train.progression` and never drawn.
     """
 
     def __init__(
@@ -56,20 +60,32 @@ class TrainStream:
         """Opens at a cursor without packing anything before it. Raises CorpusError for a mixture that cannot be drawn."""
         self.index = Index(index_dir)
         self._reader = DocumentReader(self.index, shards)
-        self._train, self._shape, self._seed, self._cursor = train, shape, seed, cursor
+        self._train, self._shape, self._seed = train, shape, seed
         self._cache: OrderedDict[tuple[int, int], Encoded] = OrderedDict()
         self._cached, self._cache_bytes = 0, cache_bytes
-        self._collator = Collator(self.index.tokenizer, shape, train.row_tokens, condition_drop, seed)
+        self._collator = Collator(self.index.tokenizer, shape, train.row_tokens, condition_drop, seed, train.objective)
         self._measure = Measure(self.index, shape.num_visual_tokens)
-        self._plan = MixedPlan(self.index, self._measure, train, window_documents, seed, cursor.places, cursor.places_draw)
-        self.excluded = self._plan.excluded
+        sources = find_sources(self.index, self._measure, train, window_documents, seed)
+
+        def open_plan(places: Mapping[str, Place], draw: int, level: int) -> MixedPlan:
+            return MixedPlan(sources, self._measure, train, window_documents, seed, places, draw, level)
+
+        begun = cursor if cursor.moves else replace(cursor, moves=train.progression.moves)
+        self._stretches = Stretches(open_plan, begun, train.rows_per_step)
+        self.excluded, self.beyond = sources.excluded, sources.beyond
 
     def plan(self, step: int) -> list[PlannedRow]:
         """The rows of a step, the same for any number of ranks. Raises ValueError for a step before the cursor."""
-        if step < self._cursor.step:
-            raise ValueError(f"step {step} lies before the cursor this stream was opened at, step {self._cursor.step}")
-        first = self._row(step)
-        return [PlannedRow(*self._plan.row(self._cursor.draw(row))) for row in range(first, first + self._train.rows_per_step)]
+        plan, first, cursor = self._stretches.at(step), self._stretches.row(step), self._stretches.cursor
+        return [PlannedRow(*plan.row(cursor.draw(row))) for row in range(first, first + self._train.rows_per_step)]
+
+    def level(self, step: int) -> int:
+        """The level at which the rows of a step are drawn, as far as moves are known; 0 where there are no levels."""
+        return self._stretches.cursor.level(step)
+
+    def move(self, step: int, level: int) -> None:
+        """Draw the rows from `step` on at another level. All ranks must say the same. Raises ValueError for a step that is too early."""
+        self._stretches.move(step, level)
 
     def rows(self, step: int, rank: int, ranks: int, accumulate_index: int = 0) -> list[PlannedRow]:
         """The rows of a step that a rank takes in one micro-batch: dealt dearest first, back and forth, so that ranks finish together."""
@@ -116,9 +132,9 @@ class TrainStream:
 
         `skip_rows` leaves out that many draws from there on: the way round a window that makes training fail.
         """
-        row = self._row(step)
-        draw = self._cursor.draw(row)
-        here = Cursor(step, row, self._cursor.skipped, self._plan.places(draw))
+        plan, row, known = self._stretches.at(step), self._stretches.row(step), self._stretches.cursor
+        draw = known.draw(row)
+        here = replace(known, step=step, rows=row, places=plan.places(draw), placed=None)
         return here.leaving_out(draw, draw + skip_rows) if skip_rows else here
 
     def close(self) -> None:
@@ -131,9 +147,6 @@ class TrainStream:
             return numbers[row.name]
         group = self.index.groups[int(self.index.columns["group"][segment.document])]
         return next(numbers[name] for name in group.names if name in numbers)
-
-    def _row(self, step: int) -> int:
-        return self._cursor.rows + (step - self._cursor.step) * self._train.rows_per_step
 
     def _sample(self, segment: Segment) -> Sample:
         end = None if segment.whole else segment.end

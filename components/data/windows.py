@@ -11,7 +11,7 @@ import numpy as np
 from components.data.keyed import digest
 from components.data.mixture import Mixture
 from components.data.permutation import Permutation
-from components.data.selection import Selection
+from components.data.selection import Documents
 from components.data.window_packer import Window
 
 _AT_ONCE = 1 << 13
@@ -32,7 +32,7 @@ class Windows(Protocol):
 class Epochs:
     """The documents of one source, as often as they are needed: each epoch is a keyed permutation of all, cut into windows."""
 
-    def __init__(self, name: str, selection: Selection, window_documents: int, seed: int) -> None:
+    def __init__(self, name: str, selection: Documents, window_documents: int, seed: int) -> None:
         self.name = name
         self.per_epoch = -(-len(selection) // window_documents)
         self._selection, self._size, self._seed = selection, window_documents, seed
@@ -61,7 +61,7 @@ class Joint:
     name = "any"
     per_epoch = 1 << 62
 
-    def __init__(self, mixture: Mixture, sources: Mapping[str, tuple[Selection, Epochs]], window_documents: int, seed: int) -> None:
+    def __init__(self, mixture: Mixture, sources: Mapping[str, tuple[Documents, Epochs]], window_documents: int, seed: int) -> None:
         self._mixture, self._sources = mixture, sources
         self._size, self._seed = window_documents, seed
 

@@ -18,6 +18,7 @@ from components.training.identity import identity_of
 from components.training.job import Job
 from components.training.journal import Journal
 from components.training.resume import refuse_rolled_back
+from components.training.shape import CONVERTED, fitted
 
 COMMITS_FILE = "checkpoints.jsonl"
 """In the work folder: what each checkpoint took, a line each, in the form of the journal."""
@@ -39,9 +40,9 @@ def second_place(settings: Settings, key: str) -> SecondPlace | None:
 
 
 def going_on(job: Job, second: SecondPlace | None = None) -> tuple[Job, list[str]]:
-    """The job with the checkpoint it goes on from, if there is one, and what was passed over: see find_resume."""
+    """The job with the checkpoint it goes on from, fitted to its ranks, if there is one, and what was passed over: see find_resume."""
     found, notes = find_resume(checkpoint_folder(job), identity_of(job), refuse_rolled_back(job.rollbacks), second)
-    return job.model_copy(update={"resume": found.path if found else None}), notes
+    return job.model_copy(update={"resume": fitted(found, job.train, job.seed, job.work / CONVERTED) if found else None}), notes
 
 
 def committer_of(job: Job, second: SecondPlace | None = None) -> Committer:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
+from components.progression.balance import Balance
 from components.run.filetree import whole_folder
 from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
 from components.training.commits import checkpoint_folder
@@ -24,12 +25,14 @@ from components.training.group_norms import GroupNorms
 from components.training.guard import Guard
 from components.training.heartbeat import Heartbeat
 from components.training.job import Job
+from components.training.journal import Journal
 from components.training.learning_rate import SetRate, lowered
 from components.training.lit_module import TrainingModule
 from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
 from components.training.origin import Origin
+from components.training.progressing import Levels, Progressing, undecided
 from components.training.rollbacks import GUARD
 from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
@@ -58,8 +61,10 @@ class Steps(IterableDataset[MicroBatch]):
         self._start = start
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        for micro_batches in ahead(self._step, range(self._start, self._train.steps), self._train.loader_workers):
-            yield from micro_batches
+        decided_every = self._train.validation.every_steps if self._train.progression.mode == "competence" else 0
+        for steps in undecided(self._start, self._train.steps, decided_every):
+            for micro_batches in ahead(self._step, steps, self._train.loader_workers):
+                yield from micro_batches
 
     def _step(self, step: int) -> list[MicroBatch]:
         ranks = self._train.ranks
@@ -74,15 +79,24 @@ def no_cursor(step: int) -> dict[str, Any]:
 
 
 def fit(
-    job: Job, network: nn.Module, batch_of: BatchOf, save: Save, cursor_of: CursorOf = no_cursor, held_out: HeldOut | None = None
+    job: Job,
+    network: nn.Module,
+    batch_of: BatchOf,
+    save: Save,
+    cursor_of: CursorOf = no_cursor,
+    held_out: HeldOut | None = None,
+    levels: Levels | None = None,
 ) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
-    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on.
+    `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on;
+    `levels` draws rows as train.progression says.
 
     Raises StageError (preempted), BadSteps (non_finite, spike) on every rank.
     """
     train, rank = job.train, int(os.environ["RANK"])
+    if train.progression.mode != "none" and levels is None:
+        raise ValueError(f"{job.stage} has progression.mode {train.progression.mode}, and was given nothing that draws rows by levels")
     pulse = Pulse(pulse_file(job.work, rank))
     pulse.beat(0, "set-up")
     freeze(network, train.freeze)
@@ -94,11 +108,18 @@ def fit(
     meter = Meter(job.text_loss_weight, job.image_loss_weight, watch, train.names)
     telemetry = Telemetry(train, job.device, watch)
     micro_batches = train.micro_batches(train.ranks)
-    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches)
-    engine = build_engine(train, job.device)
+    balance = Balance(job.image_loss_weight, train.objective.balance, micro_batches)
+    objective = Objective(job.text_loss_weight, job.image_loss_weight, sum_over_ranks, train.ranks * micro_batches, balance)
+    progressing = Progressing(train.progression, levels, Journal(job.journal) if rank == 0 else None) if levels else None
+    balanced = train.objective.balance.mode != "none"
+    also = [*([balance.each_step] if balanced else []), *([progressing.each_step] if progressing else [])]
+    hearers = [progressing.hear] if progressing else []
+    engine = build_engine(train, job.device, job.resume / ENGINE if job.resume else None)
     guard = Guard(train, job.text_loss_weight, job.image_loss_weight, engine.gradient_norm, len(job.rollbacks))
     factor = lowered(train, job.rollbacks)
     keepers: dict[str, Keeper] = {METER: meter, GUARD: guard}
+    keepers |= {"balance": balance} if balanced else {}
+    keepers |= {"progression": progressing.competence} if progressing else {}
     trainer = Trainer(
         accelerator=job.device,
         devices=train.ranks,
@@ -113,9 +134,10 @@ def fit(
             *([SetRate()] if job.rollbacks else []),
             Heartbeat(pulse),
             guard,
-            StepLog(job, meter, engine.gradient_norm, factor, telemetry.figures),
+            StepLog(job, meter, engine.gradient_norm, factor, telemetry.figures, also),
             Lap(watch, "log"),
-            *([Validation(job, held_out, sum_over_ranks, pulse.beat), Lap(watch, "validation")] if held_out else []),
+            *([Validation(job, held_out, sum_over_ranks, pulse.beat, hearers), Lap(watch, "validation")] if held_out else []),
+            *([progressing] if progressing else []),
             Checkpointing(
                 checkpoint_folder(job), train, keepers, stop, job.resume, cursor_of, origin, lambda: guard.suspicious, pulse.beat
             ),

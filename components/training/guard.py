@@ -44,8 +44,8 @@ class Guard(Callback):
 
     def add(self, sums: Sums) -> None:
         """One micro-batch, summed over the ranks."""
-        self._loss += self._text_weight * sums.text_loss / max(sums.step_text, 1.0)
-        self._loss += self._image_weight * sums.image_loss / max(sums.step_images, 1.0)
+        self._loss += self._text_weight * sums.text_mean
+        self._loss += self._image_weight * sums.image_mean
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._seen = trainer.global_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from components.checkpoints.identity import IDENTITY
 from components.data.index import INDEX_FILE
 from components.tracking.weights import describe_weights
 from components.training.job import Job
+from components.training.shape import Shape
 
 _SCHEDULE = {"steps", "warmup_steps", "learning_rate", "final_learning_rate_factor", "betas", "eps", "weight_decay", "clip_norm"}
 _OPTIMIZED = {"groups", "freeze"}
@@ -38,9 +40,7 @@ def identity_of(job: Job) -> dict[str, Any]:
 
 def info_of(job: Job) -> dict[str, Any]:
     """What a manifest says of its training: the identity, and for people how the work was shared out."""
-    ranks = job.train.ranks
-    shared = {"ranks": ranks, "zero_stage": job.train.zero_stage if ranks > 1 else 0, "precision": job.train.precision}
-    return {"stage": job.stage, **shared, IDENTITY: identity_of(job)}
+    return {"stage": job.stage, **asdict(Shape.of(job.train)), "precision": job.train.precision, IDENTITY: identity_of(job)}
 
 
 def _initial(job: Job) -> Path:

@@ -25,8 +25,8 @@ class Meter:
 
     def add(self, sums: Sums) -> None:
         """One micro-batch, summed over the ranks."""
-        self._text += sums.text_loss / max(sums.step_text, 1.0)
-        self._image += sums.image_loss / max(sums.step_images, 1.0)
+        self._text += sums.text_mean
+        self._image += sums.image_mean
         self._tokens += sums.tokens
         self._images += sums.images
         self._by_name = [one + other for one, other in zip(self._by_name, sums.by_name or self._by_name, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.progression.balance import Balance
 from components.training.sources import Labels, sums_by_name
 
 Reduce = Callable[[Tensor], Tensor]
@@ -20,7 +21,8 @@ Reduce = Callable[[Tensor], Tensor]
 class Targets:
     """How much one rank has to learn and to read in some rows."""
 
-    text: int
+    text: float
+    """Trained tokens, or the sum of their weights."""
     images: int
     """Pictures with a loss."""
     tokens: int
@@ -36,7 +38,7 @@ class MicroBatch:
     No dataclass: Lightning would take it apart.
     """
 
-    def __init__(self, arguments: tuple[Any, ...], own: Targets, step_text: int, step_images: int) -> None:
+    def __init__(self, arguments: tuple[Any, ...], own: Targets, step_text: float, step_images: int) -> None:
         self.arguments = arguments
         self.own = own
         self.step_text = step_text
@@ -64,6 +66,16 @@ class Sums:
     """Sums and counts of the losses by name of the mixture (`sums_by_name`)."""
 
     @property
+    def text_mean(self) -> float:
+        """What it adds to the text loss of its step."""
+        return self.text_loss / (self.step_text or 1.0)
+
+    @property
+    def image_mean(self) -> float:
+        """What it adds to the image loss of its step."""
+        return self.image_loss / (self.step_images or 1.0)
+
+    @property
     def is_finite(self) -> bool:
         return math.isfinite(self.text_loss) and math.isfinite(self.image_loss)
 
@@ -78,16 +90,21 @@ class Objective:
     where a rank has no picture.
     """
 
-    def __init__(self, text_weight: float, image_weight: float, reduce: Reduce, copies: int) -> None:
-        """`copies`: how many gradients the engine averages (ranks x accumulation), undone here because the sums are divided globally."""
+    def __init__(self, text_weight: float, image_weight: float, reduce: Reduce, copies: int, balance: Balance | None = None) -> None:
+        """`copies`: how many gradients the engine averages (ranks x accumulation), undone here because the sums are divided globally.
+
+        With `balance` the weight of the image loss is its, step by step.
+        """
         self._text_weight = text_weight
         self._image_weight = image_weight
         self._reduce = reduce
         self._copies = copies
+        self._balance = balance
 
     def __call__(self, network: Callable[..., Any], batch: MicroBatch, stop: bool = False) -> tuple[Tensor, Sums]:
         """(the loss to differentiate, what this micro-batch contributes over all ranks)."""
-        output = network(*batch.arguments, text_weight=self._text_weight, image_weight=self._image_weight)
+        image_weight = self._balance.image_weight if self._balance else self._image_weight
+        output = network(*batch.arguments, text_weight=self._text_weight, image_weight=image_weight)
         text, image = output.text_loss_sum, output.image_loss_sum
         counts = [batch.step_text, batch.step_images, batch.own.tokens, batch.own.looked_at, float(stop)]
         known = torch.tensor(counts, dtype=torch.float64, device=text.device)
@@ -95,5 +112,7 @@ class Objective:
         by_name = [sums_by_name(output, batch.own.labels)] if batch.own.labels else []
         reduced = self._reduce(torch.cat([*own, *by_name])).tolist()
         sums = replace(Sums(*reduced[:_OWN]), by_name=tuple(reduced[_OWN:]))
-        loss = self._text_weight * text / max(sums.step_text, 1.0) + self._image_weight * image / max(sums.step_images, 1.0)
+        loss = self._text_weight * text / (sums.step_text or 1.0) + image_weight * image / (sums.step_images or 1.0)
+        if self._balance:
+            self._balance.add(sums.text_mean, sums.image_mean, sums.step_text, sums.step_images)
         return loss * self._copies, sums

@@ -34,7 +34,8 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
 def parameter_groups(network: nn.Module, train: TrainParams) -> list[dict[str, Any]]:
     """Optimizer groups: the first of `train.groups` whose `match` is in the name wins; biases and norms (one dimension) never decay.
 
-    Each group carries `learning_rate_factor`, and parameters keep the order of the network. Raises StageError when nothing is trained.
+    Parameters keep the order of the network, and `parameters` are their names there, by which a checkpoint knows them. Raises StageError
+    when nothing is trained.
     """
     rules = (*train.groups, ParameterGroup(match=""))
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -49,12 +50,14 @@ def parameter_groups(network: nn.Module, train: TrainParams) -> list[dict[str, A
             (number, decays),
             {
                 "params": [],
+                "parameters": [],
                 "lr": train.learning_rate * rule.learning_rate_factor,
                 "weight_decay": decay,
                 "name": f"{rule.match or 'rest'}/{'decay' if decays else 'no_decay'}",
             },
         )
         group["params"].append(parameter)
+        group["parameters"].append(name)
     if not groups:
         raise StageError(FailureClass.BAD_CONFIG, "freeze leaves no parameter to train", "remove a pattern from `freeze` in params.yaml")
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], not key[1]))]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from components.data.held_out import HeldOutRows
 from components.data.index import TOKENIZER_FILE
 from components.data.stream import TrainStream
 from components.data.tokenizer import Tokenizer
+from components.run.failures import FailureClass, StageError
 from components.training.held_out import ModelHeldOut
 from components.training.job import Job
 from components.training.objective import Targets
@@ -41,9 +43,9 @@ _COUNTED_STEPS = 16
 """Steps whose targets give a new model its token frequencies."""
 
 
-def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None]:
-    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, and what it is
-    validated on.
+def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, HeldOut | None, TrainStream | None]:
+    """The network of a job, its batches, how its weights are written (with the tokenizer beside them), where its data stand, what it is
+    validated on, and what draws its rows by levels.
 
     Raises CorpusError, ConfigError or WeightsError when the data or the initial weights cannot be used, StageError (bad_config) for a
     pattern that no parameter's name contains.
@@ -70,6 +72,9 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
     for name, count in stream.excluded.items():
         if count:
             _log.warning("%s: %d documents of %s fit in no row of %d tokens and are left out", job.stage, count, name, job.train.row_tokens)
+    for name, count in stream.beyond.items():
+        if count:
+            _log.warning("%s: %d documents of %s are above all levels and are left out", job.stage, count, name)
 
     def laid_out(rows: InterleavedBatch) -> tuple[InterleavedBatch, Layout]:
         rows = rows if len(rows.images) else rows.with_blank_image(config.shape)
@@ -80,21 +85,23 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
         if (coming := step + max(1, job.train.loader_workers)) < job.train.steps:  # what this process will be asked for next
             stream.prefetch(coming, rank, ranks, micro)
         rows, layout = laid_out(rows)
-        images = int(layout.decode_weight.sum())
+        images, weight = int(layout.decode_weight.sum()), layout.target_weight
+        text = len(layout.target) if weight is None else float(weight.double().sum())
         names = labels(rows, layout, stream.names(stream.rows(step, rank, ranks, micro)), len(job.train.names))
-        return (rows, layout), Targets(len(layout.target), images, int(rows.attention_mask.sum()), len(rows.images), names)
+        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images), names)
 
     if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
         from_start = open_stream() if job.resume or job.rollbacks else stream  # a model starts the same however its training goes on
-        first = [laid_out(from_start.batch(step))[1].target for step in range(min(_COUNTED_STEPS, job.train.steps))]
-        targets = torch.cat(first)
+        whole_steps = product(range(min(_COUNTED_STEPS, job.train.steps)), range(job.train.micro_batches(1)))
+        targets = torch.cat([laid_out(from_start.batch(step, 0, 1, micro))[1].target for step, micro in whole_steps])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
 
     def save(trained: nn.Module, folder: Path) -> None:
         write_weights([trained.state_dict()], 1, folder)
         write_beside(trained, job, folder)
 
-    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config)
+    levels = stream if job.train.progression.mode != "none" else None
+    return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config), levels
 
 
 def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
@@ -105,7 +112,21 @@ def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:
     rows = HeldOutRows(job.index, job.shards, train, config.shape, job.seed, job.window_documents)
     for name in rows.without:
         _log.warning("%s: no held-out document of %s fits in a row; it is not validated", job.stage, name)
-    return ModelHeldOut(rows, config, train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))) if rows.rows else None
+    levels = train.progression.levels if train.progression.mode != "none" else ()
+    if train.progression.mode == "competence":
+        _check_measured(job, rows)
+    at_once = train.rows_per_step // (train.ranks * train.micro_batches(train.ranks))
+    return ModelHeldOut(rows, config, at_once, levels) if rows.rows else None
+
+
+def _check_measured(job: Job, rows: HeldOutRows) -> None:
+    """Raises StageError (bad_config) for a level that nothing held out belongs to: it could never be mastered."""
+    levels = job.train.progression.levels
+    measured = {int(level) for row in rows.rows for level in rows.levels_of(row, levels)}
+    if missing := [level for level in range(len(levels) - 1) if level not in measured]:
+        message = f"{job.stage}: no held-out document is of progression.levels[{missing[0]}], which could never be mastered"
+        fix = "raise validation.rows, hold more documents out, or leave the level out"
+        raise StageError(FailureClass.BAD_CONFIG, message, fix)
 
 
 def _is_frozen(job: Job, name: str) -> bool:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -23,15 +23,11 @@ from components.training.job import Job, read_job, write_failure
 if TYPE_CHECKING:
     from torch import nn
 
-    from components.training.fit import BatchOf, CursorOf, Save
-    from components.training.validation import HeldOut
+    from components.training.fit import BatchOf, Save
 
-Parts = Callable[
-    [Job],
-    "tuple[nn.Module, BatchOf, Save] | tuple[nn.Module, BatchOf, Save, CursorOf] | "
-    "tuple[nn.Module, BatchOf, Save, CursorOf, HeldOut | None]",
-]
-"""Builds what a job trains: the network, its batches, how its weights are written, where its data stand before a step, held-out rows."""
+Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save, *tuple[Any, ...]]"]
+"""Builds what a job trains: the network, its batches, how its weights are written; then, where there is such, where its data stand before
+a step (CursorOf), held-out rows (HeldOut), and what draws rows by levels (Levels)."""
 
 
 def run_rank(work: Path, parts: Parts) -> int:

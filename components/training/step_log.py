@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +14,8 @@ from components.training.meter import Meter
 
 Figures = Callable[[Mapping[str, float]], dict[str, float]]
 """More to log, from what is logged."""
+EachStep = Callable[[int], dict[str, list[float]]]
+"""After a step, values of it and of those since the last time it was asked, one after the other, by name."""
 GRADIENT_NORM = "grad_norm"
 
 
@@ -26,14 +28,22 @@ class StepLog(Callback):
     """
 
     def __init__(
-        self, job: Job, meter: Meter, gradient_norm: Callable[[], float], factor: Callable[[int], float], figures: Figures
+        self,
+        job: Job,
+        meter: Meter,
+        gradient_norm: Callable[[], float],
+        factor: Callable[[int], float],
+        figures: Figures,
+        also: Sequence[EachStep] = (),
     ) -> None:
+        """`also`: further values of each step."""
         self._path, self._journal = job.points, Journal(job.journal)
         self._train = job.train
         self._meter = meter
         self._gradient_norm = gradient_norm
         self._factor = factor
         self._figures = figures
+        self._also = tuple(also)
         self._seen = 0
         self._logged = 0
 
@@ -57,7 +67,10 @@ class StepLog(Callback):
         if step % self._train.log_every_steps and step != self._train.steps:
             return
         each = {GRADIENT_NORM: self._meter.norms}
+        for more in self._also:
+            each |= more(step)
         values = self._meter.read(self._train.micro_batches(self._train.ranks))
         if trainer.is_global_zero and step > self._logged:
-            values |= {"lr": self._train.learning_rate * self._factor(step - 1), GRADIENT_NORM: norm, **self._figures(values)}
+            values |= {"lr": self._train.learning_rate * self._factor(step - 1), **self._figures(values)}
+            values |= {name: own[-1] for name, own in each.items()}
             append_points(self._path, [{"step": step, "time_ms": now_ms(), "metrics": values, "each_step": each}])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from components.checkpoints.manifest import CheckpointError
+from components.training.universal_form import BUFFERS, is_universal, stored
 
 NETWORK = "network."
 """What the Lightning module puts before the network's names."""
@@ -46,6 +47,9 @@ def stored_weights(engine: Path) -> Weights:
     try:
         if engine.is_file():
             return _by_name(_load(engine)["state_dict"])
+        if is_universal(engine):
+            files = {name.removeprefix(NETWORK): partial(_of_file, file) for name, file in stored(engine).items()}
+            return dict(_by_name(_load(engine / BUFFERS))) | files
         folder = engine / _FOLDER
         if (whole := folder / "mp_rank_00_model_states.pt").exists():
             return _by_name(_load(whole)["module"])
@@ -61,6 +65,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _by_name(tensors: Mapping[str, Tensor]) -> Weights:
     return {name.removeprefix(NETWORK): partial(_itself, tensor) for name, tensor in tensors.items()}
+
+
+def _of_file(file: Path) -> Tensor:
+    tensor: Tensor = _load(file)["param"]
+    return tensor
 
 
 def _itself(tensor: Tensor) -> Tensor:

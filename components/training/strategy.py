@@ -17,28 +17,38 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from components.params import TrainParams
+from components.training.universal_form import complete, is_universal
+
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
-_CHECKPOINT_CLASSES = [ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler]
+CHECKPOINT_CLASSES = [ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler]
 _BUCKET = 50_000_000  # elements
 
 
 class ZeroStrategy(DeepSpeedStrategy):
     """Lightning's DeepSpeed strategy for CUDA; `CpuZeroStrategy` is its twin without a GPU."""
 
-    def __init__(self, stage: int, clip_norm: float, backend: str) -> None:
+    def __init__(self, train: TrainParams, backend: str, *, universal: bool = False) -> None:
+        """`universal`: the checkpoint to go on from is in DeepSpeed's universal form."""
+        on_gpu = backend == "nccl"
         super().__init__(
-            stage=stage,
+            stage=train.zero_stage,
+            offload_optimizer=train.offload != "none",
+            offload_parameters=train.offload == "parameters",
+            pin_memory=on_gpu,
             exclude_frozen_parameters=True,
             cluster_environment=TorchElasticEnvironment(),
             logging_batch_size_per_gpu=1,  # only for DeepSpeed's own speed log, which is off
             process_group_backend=backend,
-            overlap_comm=backend == "nccl",
+            overlap_comm=on_gpu,
             reduce_bucket_size=_BUCKET,
             allgather_bucket_size=_BUCKET,
         )
         config = cast("dict[str, object]", self.config)
         config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW serves both devices
-        config["gradient_clipping"] = clip_norm
+        config["gradient_clipping"] = train.clip_norm
+        cast("dict[str, object]", config["zero_optimization"])["stage3_param_persistence_threshold"] = train.whole_parameters
+        config["checkpoint"] = {"load_universal": universal}
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         """Lightning divides the loss by the accumulation steps and, without being told not to, DeepSpeed does so again."""
@@ -46,8 +56,11 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a DeepSpeed checkpoint; of all classes only the few that DeepSpeed itself writes are unpickled."""
-        with torch.serialization.safe_globals(_CHECKPOINT_CLASSES):
-            return super().load_checkpoint(checkpoint_path, weights_only)
+        with torch.serialization.safe_globals(CHECKPOINT_CLASSES):
+            client = super().load_checkpoint(checkpoint_path, weights_only)
+            if is_universal(Path(checkpoint_path)):
+                complete(self.deepspeed_engine, Path(checkpoint_path))
+        return client
 
     def gradient_norm(self) -> float:
         """Global norm of the last step's gradients before clipping; not finite when DeepSpeed left the step out."""
@@ -65,8 +78,8 @@ class ZeroStrategy(DeepSpeedStrategy):
 class CpuZeroStrategy(ZeroStrategy):
     """The same DeepSpeed on CPU ranks, which Lightning refuses by default. Needs DS_ACCELERATOR=cpu in the environment."""
 
-    def __init__(self, stage: int, clip_norm: float) -> None:
-        super().__init__(stage, clip_norm, "gloo")
+    def __init__(self, train: TrainParams, *, universal: bool = False) -> None:
+        super().__init__(train, "gloo", universal=universal)
 
     @property
     def root_device(self) -> torch.device:
@@ -85,6 +98,7 @@ class CpuZeroStrategy(ZeroStrategy):
         deepspeed.init_distributed("gloo", distributed_port=self.cluster_environment.main_port)
 
 
-def zero_strategy(stage: int, clip_norm: float, device: str) -> ZeroStrategy:
-    """The strategy of a device type (`cpu` or `cuda`)."""
-    return CpuZeroStrategy(stage, clip_norm) if device == "cpu" else ZeroStrategy(stage, clip_norm, "nccl")
+def zero_strategy(train: TrainParams, device: str, resume: Path | None = None) -> ZeroStrategy:
+    """The strategy of a device type (`cpu` or `cuda`) that goes on from the engine's folder `resume`."""
+    universal = resume is not None and is_universal(resume)
+    return CpuZeroStrategy(train, universal=universal) if device == "cpu" else ZeroStrategy(train, "nccl", universal=universal)

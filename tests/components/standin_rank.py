@@ -110,8 +110,8 @@ class Data:
         """Every `hands`-th of a step's 8 rows; half of the rows have a picture with a loss."""
         hands = 8 // int(os.environ.get("ROWS_AT_ONCE", "4"))
         hand = micro * ranks + rank
-        if kill := os.environ.get("KILL_AT"):
-            _kill(kill, step)
+        if told := os.environ.get("KILL_AT"):
+            kill_here(told, step)
         if step in _steps("KILL_ALWAYS_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
         if hang := os.environ.get("HANG_AT"):
@@ -141,9 +141,9 @@ def _rows(values: list[Tensor], pictured: list[bool], explodes: bool) -> tuple[t
     return (Rows(stacked, torch.tensor(pictured), explodes),), targets
 
 
-def _kill(kill: str, step: int) -> None:
+def kill_here(told: str, step: int) -> None:
     """KILL_AT=step:rank:signal, once: the marker file says that it has happened."""
-    at, rank, number = map(int, kill.split(":"))
+    at, rank, number = map(int, told.split(":"))
     marker = Path(sys.argv[1]) / "killed"
     if step == at and rank == int(os.environ["RANK"]) and not marker.exists():
         marker.touch()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from index_world import made_index, row
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from components.data.cursor import Cursor
+from components.data.cursor import CURSOR_VERSION, Cursor
 from components.data.documents import CorpusError
 from components.data.index import Index
 from components.data.keyed import generator
@@ -172,7 +172,7 @@ def test_a_million_steps_are_a_few_integers(folder: Path) -> None:
     ("values", "told"),
     [
         ({"version": 1, "start_row": 0, "anchors": {}}, "version 1: its order of training is one that this mmfs does not make any more"),
-        ({"version": 3}, "install a newer mmfs"),
+        ({"version": CURSOR_VERSION + 1}, "install a newer mmfs"),
         ({}, "version None"),
         ({"version": 2, "step": 1, "rows": 8, "skipped": [], "places": {"a": [1, 2]}}, None),
         ({"version": 2, "step": "x", "rows": 8, "skipped": [], "places": {}}, "damaged"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from components.accumulation import accumulation
 from components.architecture import architecture, stage_architecture
+from components.data.course import Course
 from components.data.documents import Document, ImageItem, TextItem
 from components.data.sources.formats import FORMATS
 from components.data.stories import joint
+from components.mixing import is_drawn
 from components.params import Params, ParamsError, parse
 from components.run.parameters import merged
 from components.training.optimizer import schedule
@@ -202,3 +205,25 @@ def test_of_a_joint_story_all_is_trained_but_the_beginning() -> None:
     assert [item.loss for item in joint(Document(kind="story", **values)).items] == [False, False, True, True]
     style = Document(kind="style", **values)
     assert joint(style) is style
+
+
+def test_the_orders_of_documents_differ_in_nothing_else() -> None:
+    first, staged, fixed, competence = (params(name) for name in ("interleaved", "staged", "progressive_fixed", "progressive"))
+    steps = np.arange(first.pretrain.steps) + 0.5
+    shares = []
+    for one in (first, staged):
+        weights = {name: Course(weight).at(steps) for name, weight in one.pretrain.mixture.items() if is_drawn(weight)}
+        total = sum(weights.values())
+        shares.append({name: float((own / total).mean()) for name, own in weights.items()})
+    assert shares[1] == pytest.approx(shares[0]), "as many rows of each kind in the end"
+    assert shares[0] == pytest.approx(
+        {"question": 0.5, "referring": 0.125, "caption": 0.125, "segmentation": 1 / 16, "decompose": 1 / 16, "story": 0.125}
+    )
+    for other in (staged, fixed, competence):
+        own, asked = other.model_dump(), first.model_dump()
+        for values in (own, asked):
+            del values["pretrain"]["mixture" if other is staged else "progression"]
+        assert own == asked
+    assert fixed.pretrain.progression.levels == competence.pretrain.progression.levels
+    assert fixed.pretrain.progression.moves == ((16, 1), (32, 2))
+    assert first.pretrain.progression.mode == "none"

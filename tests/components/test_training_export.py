@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from standin_rank import Network, standin
+from standin_rank import Network
 from torch import nn
 from training_world import World, train_params
 
@@ -32,17 +32,13 @@ SHAPES = [
 ]
 
 
-def start(job: Job) -> nn.Module:
-    return standin(job)[0]
-
-
-def other_start(job: Job) -> nn.Module:
-    return start(job.model_copy(update={"seed": 2}))
-
-
 def network_of(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return Network()
+
+
+def start(job: Job) -> nn.Module:
+    return network_of(job.seed)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -60,7 +56,7 @@ def test_a_checkpoint_exports_what_a_training_that_ends_there_does(shape: dict[s
     frozen = bytes(raw(start(world.job()).get_parameter("text.0.weight")))
     assert not any(frozen in path.read_bytes() for path in checkpoint.path.rglob("*") if path.is_file()), "frozen parameters are left out"
     with pytest.raises(StageError, match=r"the frozen text\.0\.\w+ is not what the training began with") as error:
-        export_checkpoint(checkpoint.path, tmp_path / "other", other_start)
+        export_checkpoint(checkpoint.path, tmp_path / "other", lambda job: network_of(2))
     assert error.value.failure is FailureClass.BAD_DATA
     assert not (tmp_path / "other").exists()
 

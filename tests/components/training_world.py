@@ -26,6 +26,7 @@ from components.training.job import Job, forget_failures, read_failure, write_jo
 from components.training.journal import Entry, read_journal
 from components.training.resume import last_good
 from components.training.rollbacks import read_decisions
+from components.training.shape import fitted
 
 HERE = Path(__file__).parent
 STEPS = 8
@@ -58,6 +59,7 @@ class World:
     work: Path
     train: TrainParams
     warm: Mapping[str, str]
+    program: str = "standin_rank"
 
     def attempt(self, **variables: str) -> DeadRank | None:
         """Start the ranks and wait for their end, going on from the last checkpoint."""
@@ -77,12 +79,13 @@ class World:
     def launch(self, job: Job, grace_s: float = 10.0, **variables: str) -> RankGroup:
         hands = self.train.ranks * self.train.micro_batches(self.train.ranks)
         own = environment({**self.warm, "ROWS_AT_ONCE": str(8 // hands), **variables})
-        return launch_ranks("standin_rank", [str(self.work)], self.train.ranks, own, self.work / "logs", start_warm, grace_s)
+        return launch_ranks(self.program, [str(self.work)], self.train.ranks, own, self.work / "logs", start_warm, grace_s)
 
     def plan(self) -> Job:
         rollbacks = read_decisions(self.work).rollbacks
         checkpoint, _ = last_good(CheckpointFolder(self.work / "checkpoints"), rollbacks)
-        return self.job(checkpoint.path if checkpoint else None).model_copy(update={"rollbacks": rollbacks})
+        resume = fitted(checkpoint, self.train, 1, self.work / "converted") if checkpoint else None
+        return self.job(resume).model_copy(update={"rollbacks": rollbacks})
 
     def job(self, resume: Path | None = None) -> Job:
         return Job(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.testing import assert_close, relative_error
-from model import llama_mmfs
 from model.build import build_model
 from model.choosing import Choosing
 from model.config import ConfigError, ModelConfig, SamplerConfig
@@ -122,16 +121,10 @@ def drawn(model: MMInterleaved, prompts: list[Prompt], options: GenerationOption
     return pixels
 
 
-def test_a_picture_is_projected_once_in_a_session(talkative: MMInterleaved, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_is_projected_once_in_a_session(talkative: MMInterleaved, make_batch: MakeBatch) -> None:
     """Whatever is generated after it, word by word."""
     projected: list[int] = []
-    real = llama_mmfs.project_shared
-
-    def counted(features: Tensor, layers: object) -> list[Tensor]:
-        projected.append(len(features))
-        return real(features, layers)
-
-    monkeypatch.setattr(llama_mmfs, "project_shared", counted)
+    talkative.mm_decoder.projection.register_forward_hook(lambda module, inputs, values: projected.append(len(inputs[0])))
     pictures = make_batch([[[5, "image", 6, "image"]]]).images
     [pieces] = generate(
         talkative, [Prompt("one", ((5,), *pictures))], GenerationOptions(mode="text", max_new_tokens=6, choosing=Choosing(min_new_tokens=6))
