@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.manifest import COMPLETE
 from components.params import TrainParams
 from components.run.failures import FailureClass
 from components.tracking.spool import read_points
@@ -114,7 +115,7 @@ class Victim:
         self._until(supervisor, point, lambda: Beat.read(pulse_file(self.work, 0)).step >= point.step)
         staging = self.work / "checkpoints"
         if point.kind == "power cut":
-            self._until(supervisor, point, lambda: any(_files(folder) >= point.files for folder in staging.glob("*.partial")))
+            self._until(supervisor, point, lambda: any(_far(folder, point.files) for folder in staging.glob("*.partial")))
         else:
             time.sleep(point.delay_s)
         pids = [int((self.work / f"pid-{rank}").read_text()) for rank in range(ranks)]
@@ -155,6 +156,11 @@ def _files(folder: Path) -> int:
         return sum(file.is_file() for file in folder.rglob("*"))
     except FileNotFoundError:
         return 0
+
+
+def _far(staging: Path, files: int) -> bool:
+    """Whether a checkpoint has so many files, or all that it gets from its ranks."""
+    return _files(staging) >= files or (staging / COMPLETE).exists()
 
 
 def told(point: Point) -> str:
