@@ -23,6 +23,8 @@ from components.training.watchdog import Beat, pulse_file
 TESTS = Path(__file__).parent
 CLASSES = ("one rank", "all ranks", "SIGTERM", "power cut", "supervisor")
 """SIGKILL of a rank, of all; SIGTERM to the supervisor; SIGKILL of everything while a checkpoint is being written; of the supervisor."""
+CURVE = ("loss", "text_loss", "image_loss", "lr", "grad_norm")
+"""What a point says of the training itself, and not of its speed."""
 STEPS, EVERY = 24, 3
 _STEP_S = 0.03
 _MOST_FILES = 9
@@ -84,11 +86,8 @@ class Victim:
             supervisor.kill()
         weights = (self.work / "export" / "model.safetensors").read_bytes()
         restarts = sum(entry.kind == "restart" for entry in read_journal(self.work / "events.jsonl")[0])
-        speeds = ("tokens_per_second", "images_per_second")
-        curve = [
-            (point["step"], {name: value for name, value in point["metrics"].items() if name not in speeds})
-            for point in read_points(self.work / "points.jsonl")[0]
-        ]
+        points, _ = read_points(self.work / "points.jsonl")
+        curve = [(point["step"], {name: point["metrics"][name] for name in CURVE}) for point in points]
         return Ended(hashlib.sha256(weights).hexdigest(), curve, commands, restarts, files)
 
     def _start(self) -> subprocess.Popen[bytes]:
