@@ -7,8 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +21,7 @@ from components.checkpoints.folder import CheckpointFolder
 from components.committed import find_committed
 from components.data.sources.digits import export_digits
 from components.evaluate_step import evaluate_step
-from components.launch.local import DeadRank
+from components.launch.local import DeadRank, Process
 from components.params import Params, load, merge, parse, read_mapping
 from components.register_step import register_step
 from components.registry.package import fetch_evaluated, find_version
@@ -41,11 +40,11 @@ from components.training.attempts import failure_of
 from components.training.export import export_checkpoint
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
+from components.training.samples import draw
 from components.training.sampling import Samples
 from components.training.tensors import read_tensors
 from model.build import load_model
 
-PATIENCE_S = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -291,21 +290,24 @@ def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: 
     assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
 
 
-def test_a_checkpoint_is_sampled_by_a_process_of_its_own(line: Line) -> None:
+def test_a_checkpoint_is_sampled_once_when_it_is_due(line: Line) -> None:
     context, tracking = line.context("pretrain")
     job = read_job(context.work.body)
     telemetry = job.train.telemetry.model_copy(update={"samples_every_steps": 3, "sample_documents": 2})
     job = job.model_copy(update={"train": job.train.model_copy(update={"telemetry": telemetry})})
-    seconds = iter(range(100_000))
-    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)))
-    deadline = time.monotonic() + PATIENCE_S
-    kept = job.work / "samples"
-    while not (tracking.artifacts and not list(kept.glob(".step-*"))) and time.monotonic() < deadline:
+    started: list[str] = []
+
+    def start(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+        started.append(module)
+        draw(*map(Path, arguments))
+        return cast(Process, SimpleNamespace(pid=0, poll=lambda: 0))
+
+    seconds = iter(range(100))
+    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)), start)
+    for _ in range(4):
         samples.look()
-        time.sleep(0.1)
+    assert started == ["components.training.sample_rank"]
     [picture] = tracking.artifacts
-    assert picture == job.work / "samples" / "step-00000004.png"
+    assert [path.name for path in (job.work / "samples").iterdir()] == [picture.name] == ["step-00000004.png"]
     with Image.open(picture) as drawn:
         assert drawn.width > 300 and drawn.height > 200
-    samples.look()
-    assert [path.name for path in kept.iterdir()] == [picture.name], "no other before the next is due"
