@@ -9,27 +9,28 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from PIL import Image
+from stage_world import ROOT, Line, smoke_values
 from training_world import train_params
 
-from components import finetune, prepare, pretrain
+from components import finetune, pretrain
 from components.checkpoints.folder import CheckpointFolder
 from components.committed import find_committed
-from components.data.sources.digits import export_digits
 from components.evaluate_step import evaluate_step
+<<<<<<< HEAD
 from components.launch.local import DeadRank, Process
 from components.params import Params, load, merge, parse, read_mapping
+=======
+from components.launch.local import DeadRank
+from components.params import load, merge, parse
+>>>>>>> issue6-init
 from components.register_step import register_step
 from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
 from components.run.failures import FailureClass, StageError
-from components.run.main import StageContext
 from components.run.paths import Paths
-from components.run.work import WorkFolder
 from components.run.workspace import Request, RunRecord
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, open_run
@@ -45,6 +46,7 @@ from components.training.sampling import Samples
 from components.training.tensors import read_tensors
 from model.build import load_model
 
+<<<<<<< HEAD
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -88,6 +90,9 @@ class Line:
         tracking, events = Tracking(), EventWriter(self.root / "events" / f"{name}.jsonl")
         context = SimpleNamespace(name=name, work=work, events=events, tracking=tracking, settings=self.settings, device="cpu")
         return cast(StageContext, context), tracking
+=======
+PATIENCE_S = 300.0
+>>>>>>> issue6-init
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +103,8 @@ def _warm(warm: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    return Line(tmp_path_factory.mktemp("line of training"))
+    measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
+    return Line(tmp_path_factory.mktemp("line of training"), parse(merge(smoke_values(), {"pretrain": measured})))
 
 
 def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> None:
@@ -175,7 +181,7 @@ def test_a_failing_rank_is_reported_in_its_own_words(line: Line) -> None:
     mixture = line.params.finetune.vqa.model_copy(update={"freeze": ("no_such_parameter",)})
     params = line.params.model_copy(update={"finetune": line.params.finetune.model_copy(update={"vqa": mixture})})
     with pytest.raises(StageError, match="no parameter's name contains 'no_such_parameter'") as error:
-        supervise.train(params, line.paths, context, "vqa", line.paths.finetune("vqa"), pretrain.model_config(params, line.paths))
+        supervise.train(params, line.paths, context, "vqa", line.paths.finetune("vqa"), pretrain.model_config(params, line.paths).to_dict())
     assert error.value.failure is FailureClass.BAD_CONFIG
 
 
