@@ -57,9 +57,13 @@ def check_trainable(params: Params, config: ModelConfig) -> None:
         return
     for stage in params.training_stages:
         key = params.training_key(stage)
+        start = params.start("pretrain") if params.start(stage).kind == "stage" else params.start(stage)
         own = params.training(stage).image_loss_weight
+        if start.is_external or not params.training(stage).steps:
+            continue
         if own or (own is None and params.model.image_loss_weight):
             raise ConfigError(
                 f"{key}: preset {params.model.preset} draws through a Stable Diffusion autoencoder, which training never changes and which "
-                f"begins here as noise; set {key}.image_loss_weight to 0 for text alone, or model.preset to smoke, tiny or small"
+                f"begins here as noise; set {key}.init_from to weights or components that have one, {key}.image_loss_weight to 0 for text "
+                "alone, or model.preset to smoke, tiny or small"
             )

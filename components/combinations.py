@@ -23,6 +23,16 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from _sharing(params, stage)
     for stage in params.training_stages:
         yield from _mixture(params, stage)
+    for stage in params.training_stages:
+        yield from _start(params, stage)
+
+
+def _start(params: Params, stage: str) -> Iterator[str]:
+    key, start = params.training_key(stage), params.start(stage)
+    if stage == "pretrain" and start.kind == "stage":
+        yield f"{key}.init_from is {start}, which is this stage itself; set it to scratch or to weights from outside"
+    if start.kind == "scratch" and not params.training(stage).steps:
+        yield f"{key}.steps is 0, which takes the weights it starts from as they are, and it starts from nothing; set {key}.init_from"
 
 
 def _gate(params: Params, task: Task) -> Iterator[str]:
@@ -60,7 +70,7 @@ def _sharing(params: Params, stage: str) -> Iterator[str]:
 def _mixture(params: Params, stage: str) -> Iterator[str]:
     """Names that nothing prepared can have. What a folder of the user holds is known when it is read."""
     known = _names(params)
-    if known is None:
+    if known is None or not params.training(stage).steps:
         return
     key = params.training_key(stage)
     for name, weight in params.training(stage).mixture.items():

@@ -66,7 +66,7 @@ def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Co
     record = RunRecord.read(files.record)
     if record is None:
         raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no record any more", "`mmfs runs` lists the runs")
-    key = _stage_key(files, address, run_id)
+    key = stage_key(files, address, run_id)
     work = settings.work_root / key
     places = (work / "body" / "checkpoints", work / KEPT)
     folder = CheckpointFolder(next((place for place in places if place.is_dir()), places[0]))
@@ -100,7 +100,8 @@ def export_committed(settings: Settings, committed: Committed) -> tuple[Path, We
     return target, weights
 
 
-def _stage_key(files: RunFiles, address: str, run_id: str) -> str:
+def stage_key(files: RunFiles, address: str, run_id: str) -> str:
+    """The key under which a run computed a stage, `address` in dvc.yaml. Raises StageError where it has not begun it."""
     started = [event.values["key"] for event in read_events(files.events(address)) if event.name == "started"]
     if started:
         return str(started[-1])

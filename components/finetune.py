@@ -1,4 +1,4 @@
-"""Stages `finetune@TASK`: the pretrained model trained on one task. `python -m components.finetune TASK` imports no torch."""
+"""Stages `finetune@TASK`: the pretrained model, or another, trained on one task. `python -m components.finetune TASK` imports no torch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import argparse
 import sys
 from functools import partial
 
+from components.adopt import adopt
 from components.params import TASKS, Params, Task
+from components.pretrain import stage_config
 from components.results import TrainResult
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
-from components.tracking.weights import WEIGHTS_FILE, WeightsRecord, fetch_weights
+from components.starts import begin
 from components.training.supervise import train
 
 
 def run(params: Params, paths: Paths, context: StageContext, *, task: Task) -> TrainResult:
-    """Train the weights of outputs/pretrain on `task` into outputs/finetune/<task>. Raises StageError."""
-    initial = fetch_weights(WeightsRecord.read(paths.pretrain / WEIGHTS_FILE), context.settings)
-    return train(params, paths, context, task, paths.finetune(task), initial)
+    """Train the weights of outputs/pretrain, or what `init_from` says, on `task` into outputs/finetune/<task>. Raises StageError."""
+    start = begin(params, task, paths, context, partial(stage_config, params, paths, task))
+    if not params.training(task).steps:
+        return adopt(paths, context, paths.finetune(task), start)
+    return train(params, paths, context, task, paths.finetune(task), start)
 
 
 def main(arguments: list[str]) -> int:

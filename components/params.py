@@ -26,6 +26,7 @@ from components.mixing import Weight as Weight
 from components.mixing import is_drawn, silence
 from components.objective_params import ObjectiveParams
 from components.progression_params import ProgressionParams
+from components.start import Start
 from components.telemetry_params import TelemetryParams
 from components.validation_params import ValidationParams
 
@@ -169,9 +170,14 @@ class FewShotParams(Frozen):
 
 
 class TrainParams(Frozen):
-    """One training stage: batch, optimizer, schedule, parallelism."""
+    """One training stage: start, batch, optimizer, schedule, parallelism."""
 
-    steps: int = Field(ge=1, description="optimizer steps")
+    init_from: str | None = Field(
+        None,
+        description="what its weights begin as: `scratch`, `stage:pretrain`, `components:FOLDER`, `weights:FOLDER` or `models:/NAME@ALIAS` "
+        "(docs/starting.md); `scratch` in pretrain and `stage:pretrain` in the tasks where absent. `mmfs run` appends `#sha256:DIGEST`",
+    )
+    steps: int = Field(ge=0, description="optimizer steps; with 0 the weights it starts from are taken as they are")
     rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
     row_tokens: int = Field(ge=16, description="tokens of a packed row; 2048 in Table 11")
     accumulate: PositiveInt | Literal["auto"] = Field(
@@ -264,11 +270,13 @@ class TrainParams(Frozen):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         self.micro_batches(self.ranks)
-        if self.warmup_steps >= self.steps:
+        if self.init_from is not None:
+            Start.parse(self.init_from)
+        if self.steps and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         if not any(map(is_drawn, self.mixture.values())):
             raise ValueError("mixture needs one name with a positive weight")
-        if quiet := silence(self.mixture, self.steps):
+        if self.steps and (quiet := silence(self.mixture, self.steps)):
             raise ValueError(f"mixture: all weights are 0 from step {quiet[0]} to {quiet[1]}; there is nothing to train on")
         if strangers := sorted(set(self.max_images_per_row) - set(self.mixture)):
             raise ValueError(f"max_images_per_row.{strangers[0]}: the mixture has no such name; it has {', '.join(sorted(self.mixture))}")
@@ -393,6 +401,11 @@ class Params(Frozen):
     def training_key(stage: str) -> str:
         """Where the training values of `pretrain` or of a task stand."""
         return stage if stage == "pretrain" else f"finetune.{stage}"
+
+    def start(self, stage: str) -> Start:
+        """What `pretrain` or a task starts from."""
+        given = self.training(stage).init_from
+        return Start.parse(given) if given is not None else Start("scratch") if stage == "pretrain" else Start("stage", "pretrain")
 
     def training(self, stage: str) -> TrainParams:
         """Training values of `pretrain` or of a task."""

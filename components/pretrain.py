@@ -1,30 +1,44 @@
-"""Stage `pretrain`: a model from nothing. `python -m components.pretrain` supervises the ranks and imports no torch."""
+"""Stage `pretrain`: a model from nothing, or from what `init_from` says. `python -m components.pretrain` imports no torch."""
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
-from components.architecture import architecture, check_trainable
+from components.adopt import adopt
+from components.architecture import architecture, check_trainable, stage_architecture
 from components.data.index import INDEX_FILE
 from components.params import Params
 from components.results import TrainResult
 from components.run.failures import FailureClass, StageError
 from components.run.main import StageContext, stage_main
 from components.run.paths import Paths
+from components.starts import begin
 from components.training.supervise import train
-from model.config import ConfigError
+from model.config import ConfigError, ModelConfig
 from model.presets import NEEDS_GPU
 
 
 def run(params: Params, paths: Paths, context: StageContext) -> TrainResult:
     """Train the model of `params.model` on the prepared corpus into outputs/pretrain. Raises StageError."""
     check_device(params.model.preset, context.device)
-    return train(params, paths, context, "pretrain", paths.pretrain, model_config(params, paths))
+    start = begin(params, "pretrain", paths, context, partial(stage_config, params, paths, "pretrain"))
+    if not params.pretrain.steps:
+        return adopt(paths, context, paths.pretrain, start)
+    return train(params, paths, context, "pretrain", paths.pretrain, start)
 
 
-def model_config(params: Params, paths: Paths) -> dict[str, object]:
-    """The architecture, as JSON values, for the tokenizer of the prepared corpus. Raises StageError (bad_config, bad_data)."""
+def stage_config(params: Params, paths: Paths, stage: str) -> ModelConfig:
+    """The model of a training stage, for the tokenizer of the prepared corpus. Raises StageError (bad_config, bad_data)."""
+    try:
+        return stage_architecture(params, stage, model_config(params, paths))
+    except ConfigError as error:
+        raise StageError(FailureClass.BAD_CONFIG, str(error), f"change {params.training_key(stage)}.image_px in params.yaml") from None
+
+
+def model_config(params: Params, paths: Paths) -> ModelConfig:
+    """The architecture for the tokenizer of the prepared corpus. Raises StageError (bad_config, bad_data)."""
     try:
         vocabulary = json.loads((paths.index / INDEX_FILE).read_text(encoding="utf-8"))["tokenizer"]["vocab_size"]
     except (OSError, ValueError, KeyError) as error:
@@ -35,7 +49,7 @@ def model_config(params: Params, paths: Paths) -> dict[str, object]:
     except ConfigError as error:
         raise StageError(FailureClass.BAD_CONFIG, str(error), "change `model` in params.yaml") from None
     check_row(config.shape.max_row_tokens, params.pretrain.row_tokens, "pretrain")
-    return config.to_dict()
+    return config
 
 
 def check_device(preset: str, device: str) -> None:

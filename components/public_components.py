@@ -6,7 +6,7 @@ Frozen parts come from the folders, the rest begins as released. The folders are
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from components.component_files import component_files, digests, read_json, safe
 from components.run.filetree import whole_folder
 from components.vae_names import current_name, current_shape
 from model.build import build_model, build_on_meta, save_model
-from model.config import ConfigError, ModelConfig, VisionConfig
+from model.config import ConfigError, LanguageConfig, ModelConfig, VisionConfig
 from model.language_families import FAMILIES
 from model.mm_interleaved import MMInterleaved
 from model.presets import published, published_resampler
@@ -32,6 +32,8 @@ from model.weights import WeightsError, check_new
 Progress = Callable[[str, int, int], None]
 """Is told what was done, and how many steps of how many that were."""
 _OURS = ("adapter_", "llama_cross_attn", "position_ids")
+_VISION = ("image_px", "patch_px", "width", "layers", "heads", "mlp", "activation", "layer_norm_eps", "family", "mean", "std")
+_LANGUAGE = ("width", "layers", "heads", "kv_heads", "mlp", "rms_eps", "rope_theta", "family", "head_width")
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,25 @@ class PublicFolders:
 
 
 def assemble(
-    folders: PublicFolders, target: Path, *, visual_tokens: int, condition_heads: int, seed: int, progress: Progress
+    folders: PublicFolders,
+    target: Path,
+    *,
+    visual_tokens: int,
+    condition_heads: int,
+    seed: int,
+    progress: Progress,
+    wanted: ModelConfig | None = None,
 ) -> ModelConfig:
     """Write a model folder with safetensors, config.json and components.json (the digest of every file used); whole or not at all.
 
+    With `wanted` it becomes that model, which must be the one that the components are of; else the release's around them.
     Raises ConfigError for a component of another kind, WeightsError naming the file or tensor that is missing or does not fit.
     """
     check_new(target)
     config = configuration(folders, visual_tokens=visual_tokens, condition_heads=condition_heads)
+    if wanted is not None:
+        check_components(config, wanted)
+        config = wanted
     build_on_meta(config)  # what cannot be built is told before anything large is read
     unconditional, used = _unconditional(folders.diffusion, config.image_decoder.resampler.width)
     used |= digests("diffusion/scheduler", [folders.diffusion / "scheduler" / "scheduler_config.json"])
@@ -73,6 +86,39 @@ def assemble(
         write_record(fresh, seed, used)
     progress(f"{target.name} written", len(parts) + 1, len(parts) + 1)
     return config
+
+
+def check_components(found: ModelConfig, wanted: ModelConfig) -> None:
+    """Raises ConfigError naming what the components are otherwise than a model asks for. What they do not say is not compared."""
+    rows = [
+        *_differing("vision", found.vision, wanted.vision, _VISION),
+        *_differing("language", _whole(found.language), _whole(wanted.language), _LANGUAGE),
+        *_differing("model", found, wanted, ("vocab_size", "bos_id", "eos_id")),
+    ]
+    for name in ("unet", "scheduler"):
+        rows += _differing_keys(name, getattr(found.image_decoder, name), getattr(wanted.image_decoder, name))
+    rows += _differing_keys("vae", found.image_decoder.autoencoder.values, wanted.image_decoder.autoencoder.values)
+    if rows:
+        raise ConfigError("the components are those of another model: " + "; ".join(rows) + "; set `model` or `data.tokenizer` to fit them")
+
+
+def _whole(language: LanguageConfig) -> LanguageConfig:
+    """With the width of a head said, which may be left to follow from the others."""
+    return replace(language, head_width=language.head_width or language.width // language.heads)
+
+
+def _differing(part: str, found: object, wanted: object, names: Sequence[str]) -> list[str]:
+    pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in names]
+    return [f"{part}.{name} is {have!r}, the model has {want!r}" for name, have, want in pairs if have != want]
+
+
+def _differing_keys(part: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    pairs = [(name, found[name], wanted[name]) for name in sorted(found.keys() & wanted.keys())]
+    return [f"{part}.{name} is {have!r}, the model has {want!r}" for name, have, want in pairs if _plainly(have) != _plainly(want)]
+
+
+def _plainly(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def configuration(folders: PublicFolders, *, visual_tokens: int, condition_heads: int) -> ModelConfig:

@@ -7,6 +7,7 @@ from flows import (
     cli_doctor,
     cli_generate,
     cli_models,
+    cli_replay,
     cli_reproduce,
     cli_run,
     cli_runs,
@@ -21,8 +22,11 @@ app = application(
     "Train, track, evaluate, promote and reproduce interleaved image-text models.\n\n"
     "Start with `mmfs doctor`, then `mmfs run`. Prefect, MLflow and DVC act on the same runs."
 )
-topics = (cli_run, cli_runs, cli_steps, cli_data, cli_services, cli_generate, cli_models, cli_weights, cli_reproduce, cli_trace, cli_doctor)
-for topic in topics:
+TOPICS = (
+    *(cli_run, cli_runs, cli_steps, cli_data, cli_services, cli_generate, cli_models, cli_weights),
+    *(cli_reproduce, cli_replay, cli_trace, cli_doctor),
+)
+for topic in TOPICS:
     topic.register(app)
 
 

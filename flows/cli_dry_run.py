@@ -42,6 +42,7 @@ def _show(plan: StagePlan) -> None:
     rows = [(one.name, f"{one.learning_rate:g}", f"{one.weight_decay:g}", f"{one.tensors}", f"{one.parameters:,}") for one in plan.groups]
     rows += [(f"{name}/frozen", "", "", "", f"{count:,}") for name, count in plan.frozen.items()]
     print_table(("group", "rate", "decay", "tensors", "parameters"), rows)
+    console.print(f"  start    {plan.start}")
     console.print(
         f"  batch    {plan.global_batch} rows of {plan.row_tokens} tokens = {plan.ranks} ranks x {plan.accumulation} micro-batches x "
         f"{plan.rows_at_once} rows"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli_output import Json, out, print_json, print_table, repository_root
+from flows.cli_output import BAD_USAGE, CommandError, Json, out, print_json, print_table, repository_root
 from flows.options import RunOptions, RunResult
 
 if TYPE_CHECKING:
@@ -28,6 +30,16 @@ def run(
         Path | None, typer.Option(help="Your folder: documents.jsonl and its images.", metavar="PATH", show_default=False)
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas.", metavar="TASKS", show_default=False)] = None,
+    first: Annotated[
+        Literal["pretrain", "finetune"],
+        typer.Option("--from", help="The first stage that trains; what it starts from is --init.", metavar="STAGE"),
+    ] = "pretrain",
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="What it starts from: weights:FOLDER, components:FOLDER, models:/NAME@ALIAS.", metavar="START", show_default=False
+        ),
+    ] = None,
     promote: Annotated[bool, typer.Option(help="Let the gate promote what is better.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run where an equal one is unfinished.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, write nothing and start nothing.")] = False,
@@ -38,9 +50,11 @@ def run(
     A run that was stopped goes on where it was; a stage whose inputs did not change is Cached. Keys are explained in docs/params.md.
 
     Example: `mmfs run --preset small --set seed=1 --set pretrain.steps=2000 --tasks vqa,story`
+
+    Example: `mmfs run --from finetune --init models:/mmfs-vqa@champion --tasks vqa`
     """
     root = repository_root()
-    overrides = list(assignments or ())
+    overrides = [*(assignments or ()), *_start(first, init)]
     if tasks is not None:
         overrides.append(f"tasks=[{tasks}]")
     options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
@@ -58,6 +72,24 @@ def run(
     show(result, json_)
     if result.status != "Completed":
         raise typer.Exit(exit_status(result))
+
+
+def _start(first: str, init: str | None) -> list[str]:
+    """What --from and --init mean in params.yaml. Raises CommandError."""
+    from components.start import Start
+
+    if init is None:
+        if first == "pretrain":
+            return []
+        raise CommandError("--from finetune needs --init, what it starts from", "add --init models:/NAME@ALIAS", BAD_USAGE)
+    try:
+        start = Start.parse(init)
+    except ValueError as error:
+        raise CommandError(f"--init {error}", "docs/starting.md explains each", BAD_USAGE) from None
+    if start.kind in ("components", "weights"):
+        start = replace(start, address=str(Path(start.address).resolve()))  # a user's path is relative to where the user is
+    skipped = ["pretrain.steps=0"] if first == "finetune" else []
+    return [f"pretrain.init_from={json.dumps(str(start))}", *skipped]
 
 
 def _check(options: RunOptions) -> None:

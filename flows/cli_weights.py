@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_bar import counting
-from flows.cli_output import NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root
+from flows.cli_output import BAD_USAGE, NOT_FOUND, CommandError, Json, application, out, print_json, print_table, repository_root
 
 Frozen = Annotated[
     Path | None, typer.Option(help="Public folder that a frozen part comes from.", exists=True, file_okay=False, show_default=False)
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     weights.command("import")(import_)
     weights.command("export")(export)
     weights.command("components")(components)
+    weights.command("pin")(pin)
     app.add_typer(weights, name="weights")
 
 
@@ -100,7 +101,7 @@ def components(
 ) -> None:
     """Put a model together from public folders on this machine; components.json pins every file by its digest.
 
-    `mmfs run` does not train from it; model.build.load_model reads it.
+    A run starts from it with `--init weights:FOLDER`, or puts it together itself with `--init components:FOLDER`.
 
     Example: `mmfs weights components weights/start --vision clip-l --language vicuna-13b --diffusion sd-2-1-base`
     """
@@ -113,6 +114,34 @@ def components(
         print_json({"target": str(target), "vocabulary": config.vocab_size, "family": config.language.family})
     else:
         out().print(f"{config.language.family} of width {config.language.width} with {config.vocab_size} entries into {target}")
+
+
+def pin(
+    start: Annotated[str, typer.Argument(help="weights:FOLDER, components:FOLDER or models:/NAME@ALIAS.", show_default=False)],
+    json_: Json = False,
+) -> None:
+    """Print a start with the digest of what lies there now, as `init_from` in params.yaml wants it for a bare `dvc repro`.
+
+    Example: `mmfs weights pin models:/mmfs-vqa@champion`
+    """
+    root = repository_root()
+    from components.settings import Settings, quiet
+    from components.start import Start
+
+    try:
+        asked = Start.parse(start)
+    except ValueError as error:
+        raise CommandError(str(error), "docs/starting.md explains each", BAD_USAGE) from None
+    if not asked.is_external:
+        raise CommandError(f"{asked} needs no digest", "write it into params.yaml as it is", BAD_USAGE)
+    quiet(os.environ)
+    from components.start_pins import pin as held
+
+    found = str(held(asked, Settings(root=root), "init_from"))
+    if json_:
+        print_json({"init_from": found})
+    else:
+        out().print(found)
 
 
 def export(

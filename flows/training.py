@@ -26,6 +26,7 @@ from components.run.record import write_result
 from components.run.stage import StageOutcome as Ended
 from components.run.workspace import State as Closing
 from components.settings import Settings
+from components.start_pins import with_pins
 from flows.options import ModelOutcome, RunOptions, RunResult, RunStatus, StageOutcome, StageProgress, Watch
 from flows.shown import show_identities
 from flows.stage_task import run_stage, run_step
@@ -37,8 +38,9 @@ _STATES: dict[RunStatus, Closing] = {"Completed": "finished", "Failed": "failed"
 def open_training(options: RunOptions, opened: float | None = None) -> TrainingRun:
     """Check what is asked, then take up or begin the run. Raises ParamsError or StageError before any work is done."""
     opened = time.time() if opened is None else opened
-    values = resolve(options.root, options.preset, options.overrides, options.data)
-    return TrainingRun.open(Settings(root=options.root), values, opened, options.fresh)
+    settings = Settings(root=options.root)
+    values = with_pins(resolve(options.root, options.preset, options.overrides, options.data), settings)
+    return TrainingRun.open(settings, values, opened, options.fresh)
 
 
 def train_flow(root: Callable[[], Path], opener: Opener, watch: Watch, tell: Callable[[RunResult], None]) -> Flow[..., Any]:

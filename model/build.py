@@ -72,6 +72,17 @@ def load_model(folder: Path, image_px: int | None = None) -> MMInterleaved:
     return model.eval()
 
 
+def load_into(config: ModelConfig, folder: Path) -> MMInterleaved:
+    """A model of this configuration with the tensors saved in a folder, its position tables resized for the configured pictures.
+
+    Raises WeightsError naming tensors that do not fit, or OSError when a file cannot be read.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = _compose(config)
+    load_weights(model, map(partial(all_at_grid, grid=config.vision.grid), read_weights(folder)))
+    return model.eval()
+
+
 def _compose(config: ModelConfig) -> MMInterleaved:
     entries = config.vocab_size + 2
     return MMInterleaved(

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.params import read_mapping
+from components.params import parse, read_mapping
 from components.run.dvc_remote import content_address, remote_address
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
@@ -22,6 +22,7 @@ from components.run.key import device_type, stage_inputs
 from components.run.pipeline import read_pipeline
 from components.run.workspace import Workspace
 from components.run.yamlfile import read_yaml
+from components.start import Start
 
 VERSION = 1
 LIBRARIES = [
@@ -56,11 +57,17 @@ class LineageRecord(BaseModel):
     seed: int
     device: str
     libraries: dict[str, str]
+    starts: dict[str, str] = {}
+    """By training stage what it started from outside of the run, with its digest."""
 
     @property
     def digest(self) -> str:
-        """Names the record's content; equal for runs that must give equal models."""
-        return hashlib.sha256(self.model_dump_json(exclude={"run_id"}).encode()).hexdigest()
+        """Names the record's content; equal for runs that must give equal models. One without starts is as it was before there were any."""
+        return hashlib.sha256(self.model_dump_json(exclude={"run_id", *self._absent}).encode()).hexdigest()
+
+    @property
+    def _absent(self) -> set[str]:
+        return set() if self.starts else {"starts"}
 
     @property
     def promotable(self) -> bool:
@@ -79,11 +86,12 @@ class LineageRecord(BaseModel):
             "mmfs.requirements": self.requirements_sha256,
             "mmfs.data": self.data.get("data/input", "none"),
             "mmfs.device": self.device,
+            **{f"mmfs.init_from.{stage}": start for stage, start in self.starts.items()},
         }
 
     def write(self, path: Path) -> None:
         """lineage.json, with the digest for people."""
-        write_whole(path, json.dumps(self.model_dump() | {"digest": self.digest}, indent=1) + "\n")
+        write_whole(path, json.dumps(self.model_dump(exclude=self._absent) | {"digest": self.digest}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -105,6 +113,7 @@ def make_lineage(workspace: Workspace, stages: tuple[str, ...]) -> LineageRecord
     """The record of a run whose `stages` have all been reproduced in its checkout."""
     paths = workspace.paths
     values = read_mapping(paths.params)
+    params = parse(values)
     device = device_type()
     pipeline = read_pipeline(paths.dvc_yaml)
     inputs = {name: stage_inputs(pipeline[name], paths.root, values, device) for name in stages}
@@ -121,6 +130,7 @@ def make_lineage(workspace: Workspace, stages: tuple[str, ...]) -> LineageRecord
         seed=int(values["seed"]),
         device=device,
         libraries=_versions(),
+        starts={stage: str(start) for stage in params.training_stages if (start := params.start(stage)).is_external},
     )
 
 
@@ -147,6 +157,7 @@ def verify_lineage(record: LineageRecord, root: Path, dvc_lock: Path) -> list[st
     lock = root / "requirements.lock"
     if not lock.is_file() or hashlib.sha256(lock.read_bytes()).hexdigest() != record.requirements_sha256:
         problems.append("requirements.lock differs; install the one of the run's commit")
+    problems += _lost(record.starts, root)
     here = _versions()
     for name, old in record.libraries.items():
         if here.get(name) != old:
@@ -154,6 +165,16 @@ def verify_lineage(record: LineageRecord, root: Path, dvc_lock: Path) -> list[st
     if (device := device_type()) != record.device:
         problems.append(f"the run was made on {record.device}, this is {device}: weights may differ in their last bits")
     return problems
+
+
+def _lost(starts: Mapping[str, str], root: Path) -> list[str]:
+    """Folders that stages started from and that are gone; their content is compared when a stage takes them."""
+    known = [(stage, Start.parse(text)) for stage, text in starts.items()]
+    return [
+        f"{stage} started from {start.spec}, which is not here"
+        for stage, start in known
+        if start.kind in ("components", "weights") and not (root / start.address).is_dir()
+    ]
 
 
 def _versions() -> dict[str, str]:

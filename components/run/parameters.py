@@ -11,6 +11,7 @@ import yaml
 from components.architecture import architecture, check_trainable, stage_architecture
 from components.data.sources.folder import documents_files
 from components.params import PARAMS_FILE, Params, ParamsError, merge, override, parse, read_mapping
+from components.starts import check_starts
 from model.config import ConfigError
 
 BASE = "base"
@@ -33,9 +34,11 @@ def merged(root: Path, preset: str | None = None, overrides: Sequence[str] = (),
 
 
 def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = (), data: Path | None = None) -> dict[str, Any]:
-    """The merged mapping of a run that can begin. Raises ParamsError naming each wrong key and the fix."""
+    """The merged mapping of a run that can begin. Raises ParamsError naming each wrong key and the fix, StageError for a start."""
     values = merged(root, preset, overrides, data)
-    check_startable(parse(values))
+    params = parse(values)
+    check_startable(params)
+    check_starts(params, root)
     return values
 
 

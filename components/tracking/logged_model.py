@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -81,12 +82,12 @@ def upload(client: MlflowClient, run_id: str, folder: Path, weights: WeightsReco
     return str(model.model_id)
 
 
-def download(settings: Settings, weights: WeightsRecord, target: Path) -> None:
-    """Fetch a digest's files into `target`, which appears only when all of them are right. Raises StageError."""
+def download(settings: Settings, digest: str, faults: Callable[[Path], Sequence[str]], target: Path) -> None:
+    """Fetch a digest's files into `target`, which appears only when `faults` finds none in them. Raises StageError."""
     client = connect(settings)
-    model = find(client, experiment_id(client, settings), weights.model_digest)
+    model = find(client, experiment_id(client, settings), digest)
     if model is None:
-        message = f"MLflow has no model with the digest {weights.model_digest[:12]}"
+        message = f"MLflow has no model with the digest {digest[:12]}"
         raise StageError(FailureClass.BAD_DATA, message, "run the stage that trains it again, with `dvc repro --force`")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
@@ -97,11 +98,11 @@ def download(settings: Settings, weights: WeightsRecord, target: Path) -> None:
                 )
             )
         except (MlflowException, OSError) as error:
-            message = f"the model {weights.model_digest[:12]} could not be fetched: {str(error).splitlines()[0]}"
+            message = f"the model {digest[:12]} could not be fetched: {str(error).splitlines()[0]}"
             raise StageError(FailureClass.INFRASTRUCTURE, message) from None
         folder = next(path for path in fetched.iterdir() if path.is_dir())
-        if damaged := damaged_files(folder, weights):
-            message = f"the stored model {weights.model_digest[:12]} is damaged: {', '.join(damaged)}"
+        if damaged := faults(folder):
+            message = f"the stored model {digest[:12]} is damaged: {', '.join(damaged)}"
             raise StageError(FailureClass.BAD_DATA, message, "train it again with `dvc repro --force`")
         place(folder, target)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,12 +61,15 @@ class WeightsRecord(BaseModel):
 
 
 def describe_weights(folder: Path) -> WeightsRecord:
-    """The record of an exported model: safetensors, config.json, tokenizer.json. Every file counts for the digest."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = tuple(WeightsFile(name=name, size=(folder / name).stat().st_size, sha256=file_sha256(folder / name)) for name in names)
-    digest = hashlib.sha256(json.dumps([[file.name, file.sha256] for file in files]).encode()).hexdigest()
+    """The record of an exported model: safetensors, config.json, tokenizer.json. Every file that is not hidden counts for the digest."""
+    files = tuple(WeightsFile(name=name, size=(folder / name).stat().st_size, sha256=file_sha256(folder / name)) for name in _names(folder))
     config = folder / "config.json"
-    return WeightsRecord(model_digest=digest, files=files, config=json.loads(config.read_text()) if config.exists() else {})
+    return WeightsRecord(model_digest=_digest(files), files=files, config=json.loads(config.read_text()) if config.exists() else {})
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest that a folder would have as a model, whatever it holds. OSError for a file that cannot be read."""
+    return _digest([WeightsFile(name=name, size=0, sha256=file_sha256(folder / name)) for name in _names(folder)])
 
 
 def publish_weights(folder: Path, weights: WeightsRecord, run: StageRun, settings: Settings) -> None:
@@ -88,7 +92,18 @@ def fetch_weights(weights: WeightsRecord, settings: Settings) -> Path:
         return cached
     from components.tracking.logged_model import download
 
-    download(settings, weights, cached)
+    download(settings, weights.model_digest, lambda folder: damaged_files(folder, weights), cached)
+    return cached
+
+
+def fetch_digest(digest: str, settings: Settings) -> Path:
+    """As `fetch_weights` for a model of which only the digest is known."""
+    cached = settings.home.weights / digest
+    if cached.is_dir() and not _otherwise(cached, digest):
+        return cached
+    from components.tracking.logged_model import download
+
+    download(settings, digest, lambda folder: _otherwise(folder, digest), cached)
     return cached
 
 
@@ -115,6 +130,20 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts))
+
+
+def _digest(files: Iterable[WeightsFile]) -> str:
+    return hashlib.sha256(json.dumps([[file.name, file.sha256] for file in files]).encode()).hexdigest()
+
+
+def _otherwise(folder: Path, digest: str) -> list[str]:
+    found = folder_digest(folder)
+    return [] if found == digest else [f"its files have the digest {found[:12]}"]
 
 
 def _matches(path: Path, expected: WeightsFile) -> bool:

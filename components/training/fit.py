@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -86,11 +86,12 @@ def fit(
     cursor_of: CursorOf = no_cursor,
     held_out: HeldOut | None = None,
     levels: Levels | None = None,
+    probe: Callable[[Meter], Callback] | None = None,
 ) -> None:
     """Train, resume where `job.resume` says, and let rank 0 export the weights into `job.export`, whole or not at all.
 
     `cursor_of` is asked when a checkpoint is written, and what it says is written with it. `held_out` is what the network is validated on;
-    `levels` draws rows as train.progression says.
+    `levels` draws rows as train.progression says. `probe` makes a listener that is told of every step before anything else is.
 
     Raises StageError (preempted), BadSteps (non_finite, spike) on every rank.
     """
@@ -128,6 +129,7 @@ def fit(
         max_steps=train.steps,
         accumulate_grad_batches=micro_batches,
         callbacks=[
+            *([probe(meter)] if probe else []),
             telemetry,
             GroupNorms(job),
             *engine.callbacks,

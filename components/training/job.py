@@ -37,9 +37,9 @@ class Job(Frozen):
     condition_drop: float
     window_documents: int
     model: dict[str, Any] | None
-    """The model's configuration when it starts from `seed`; None when it starts from `initial`."""
+    """The model's configuration when it starts from `seed` or from weights from outside; None where it is that of `initial`."""
     initial: Path | None
-    """Folder of the weights to start from."""
+    """Folder of the weights to start from; None when it starts from `seed`."""
     resume: Path | None
     """A verified checkpoint to go on from."""
     rollbacks: tuple[Rollback, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from torch import nn
 
 from components.data.held_out import HeldOutRows
 from components.data.index import TOKENIZER_FILE
-from components.data.stream import TrainStream
+from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
 from components.run.failures import FailureClass, StageError
 from components.training.held_out import ModelHeldOut
@@ -29,7 +28,7 @@ from components.training.start import start_network, write_beside
 from components.training.validation import HeldOut
 from model.batch import InterleavedBatch
 from model.build import build_on_meta, check_sampling
-from model.config import ModelConfig
+from model.config import ModelConfig, ModelShape
 from model.mm_interleaved import MMInterleaved
 from model.sequence import Layout, plan
 from model.weights import write_weights
@@ -57,18 +56,7 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
     config = network.config
     check_patterns(_names(network), job.patterns)
     Tokenizer.load(job.index / TOKENIZER_FILE).check_fits(config.vocab_size, "the model to train")
-    open_stream = partial(
-        TrainStream,
-        job.index,
-        job.shards,
-        job.train,
-        config.shape,
-        job.seed,
-        condition_drop=job.condition_drop,
-        window_documents=job.window_documents,
-    )
-    stream = open_stream(cursor=leave_out(read_cursor(job.resume), job.rollbacks))
-
+    stream = open_stream(job, config.shape)
     for name, count in stream.excluded.items():
         if count:
             _log.warning("%s: %d documents of %s fit in no row of %d tokens and are left out", job.stage, count, name, job.train.row_tokens)
@@ -91,7 +79,8 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
         return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images), names)
 
     if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
-        from_start = open_stream() if job.resume or job.rollbacks else stream  # a model starts the same however its training goes on
+        begun = job.resume or job.rollbacks
+        from_start = open_stream(job, config.shape, Cursor()) if begun else stream  # a model starts the same however its training goes on
         whole_steps = product(range(min(_COUNTED_STEPS, job.train.steps)), range(job.train.micro_batches(1)))
         targets = torch.cat([laid_out(from_start.batch(step, 0, 1, micro))[1].target for step, micro in whole_steps])
         network.text_decoder.expect(targets.bincount(minlength=config.vocab_size + 2))
@@ -102,6 +91,20 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
 
     levels = stream if job.train.progression.mode != "none" else None
     return network, batch_of, save, lambda step: stream.cursor(step).to_dict(), _held_out(job, config), levels
+
+
+def open_stream(job: Job, shape: ModelShape, cursor: Cursor | None = None) -> TrainStream:
+    """The training stream of a job, at a cursor or where it goes on. Raises CorpusError."""
+    return TrainStream(
+        job.index,
+        job.shards,
+        job.train,
+        shape,
+        job.seed,
+        condition_drop=job.condition_drop,
+        window_documents=job.window_documents,
+        cursor=leave_out(read_cursor(job.resume), job.rollbacks) if cursor is None else cursor,
+    )
 
 
 def _held_out(job: Job, config: ModelConfig) -> HeldOut | None:

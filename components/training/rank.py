@@ -30,8 +30,8 @@ Parts = Callable[[Job], "tuple[nn.Module, BatchOf, Save, *tuple[Any, ...]]"]
 a step (CursorOf), held-out rows (HeldOut), and what draws rows by levels (Levels)."""
 
 
-def run_rank(work: Path, parts: Parts) -> int:
-    """Train as the job says and return the exit status."""
+def run_rank(work: Path, parts: Parts, train: Callable[..., None] | None = None) -> int:
+    """Train as the job says, by `fit` or what is given in its place, and return the exit status."""
     rank = int(os.environ["RANK"])
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a supervisor asks of a rank that hangs; the answer is in its log
     try:
@@ -39,7 +39,7 @@ def run_rank(work: Path, parts: Parts) -> int:
         prepare_device(job)
         from components.training.fit import fit  # Lightning and DeepSpeed read what was set above
 
-        fit(job, *parts(job))
+        (train or fit)(job, *parts(job))
     except BaseException as error:
         traceback.print_exc()
         failure = diagnose(error)

@@ -25,12 +25,14 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One training stage. `frozen` counts what each pattern of `freeze` is the first to freeze, and under `always` what no recipe trains.
+    """One training stage. `start` is its init_from, `frozen` counts what each pattern of `freeze` is the first to freeze, and under
+    `always` what no recipe trains.
 
     `rows_at_once` are rows that a device takes, `mixture` the weights that are ever above 0.
     """
 
     stage: str
+    start: str
     image_px: int
     output_px: int
     parameters: int
@@ -80,6 +82,7 @@ def _plan(params: Params, stage: str, network: MMInterleaved) -> StagePlan:
     text, image = train.text_loss_weight, train.image_loss_weight
     return StagePlan(
         stage=stage,
+        start=str(params.start(stage)),
         image_px=config.vision.image_px,
         output_px=config.image_decoder.output_px,
         parameters=sum(sizes.values()),

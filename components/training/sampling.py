@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.checkpoints.folder import CheckpointFolder
-from components.launch.local import Process, start_process
+from components.launch.local import Process, Starter, start_process
 from components.run.events import EventWriter
 from components.run.filetree import link_tree, remove
 from components.tracking.stage_run import StageRun
@@ -27,8 +27,15 @@ class Samples:
     A set that is not done when the next is due delays that one; one that fails is a line in the log and nothing more.
     """
 
-    def __init__(self, job: Job, tracking: StageRun, events: EventWriter, clock: Callable[[], float] = time.monotonic) -> None:
-        self._job, self._tracking, self._events, self._clock = job, tracking, events, clock
+    def __init__(
+        self,
+        job: Job,
+        tracking: StageRun,
+        events: EventWriter,
+        clock: Callable[[], float] = time.monotonic,
+        start: Starter = start_process,
+    ) -> None:
+        self._job, self._tracking, self._events, self._clock, self._start = job, tracking, events, clock, start
         self._every = job.train.telemetry.samples_every_steps
         self._folder = job.work / FOLDER
         self._told = {path.name for path in self._folder.glob("step-*.png")}
@@ -75,7 +82,7 @@ class Samples:
         remove(copy)
         link_tree(self._job.checkpoints / f"step-{newest:08d}", copy)  # retention may remove the original meanwhile
         arguments = [str(copy), str(self._folder / f"step-{newest:08d}.png")]
-        self._process = start_process(PROGRAM, arguments, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, self._log_file)
+        self._process = self._start(PROGRAM, arguments, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, self._log_file)
 
 
 def _step(path: Path) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from components.data.index import TOKENIZER_FILE
-from components.training.job import Job
-from model.ablations import at_input
-from model.build import CONFIG_FILE, build_model, load_model
-from model.config import ModelConfig, config_from_dict, save_config
+from components.training.job import JOB_FILE, Job
+from model.ablations import at_input, trained_at_input
+from model.build import CONFIG_FILE, build_model, load_into, load_model
+from model.config import ModelConfig, config_from_dict, load_config, save_config
 from model.mm_interleaved import MMInterleaved
 
 
@@ -20,7 +20,21 @@ def start_network(job: Job) -> MMInterleaved:
 
     Raises ConfigError or WeightsError when the initial weights cannot be used.
     """
-    return load_model(job.initial, job.train.image_px).train() if job.initial else build_model(_started(job), job.seed)
+    if job.initial is None:
+        return build_model(start_config(job), job.seed)
+    if job.model is None:
+        return load_model(job.initial, job.train.image_px).train()
+    return load_into(start_config(job), job.initial).train()
+
+
+def start_config(job: Job) -> ModelConfig:
+    """The configuration of that network. Raises ConfigError."""
+    px = job.train.image_px
+    if job.model is None and job.initial is not None:
+        saved = load_config(job.initial / CONFIG_FILE)
+        return saved if px is None else trained_at_input(saved, px)
+    config = config_from_dict(job.model or {}, JOB_FILE)
+    return config if px is None or job.initial is not None else at_input(config, px)
 
 
 def write_beside(network: nn.Module, job: Job, folder: Path) -> None:
@@ -29,9 +43,3 @@ def write_beside(network: nn.Module, job: Job, folder: Path) -> None:
     if isinstance(network, MMInterleaved):
         save_config(network.config, folder / CONFIG_FILE)
         shutil.copyfile(job.index / TOKENIZER_FILE, folder / TOKENIZER_FILE)
-
-
-def _started(job: Job) -> ModelConfig:
-    """The configuration of a model that starts from the job's seed."""
-    config = config_from_dict(job.model or {}, "job.json")
-    return config if job.train.image_px is None else at_input(config, job.train.image_px)

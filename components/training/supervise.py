@@ -18,6 +18,7 @@ from components.params import Params
 from components.results import TrainResult
 from components.run.main import StageContext
 from components.run.paths import Paths
+from components.starts import Started
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.attempts import Attempts, Limits
@@ -36,8 +37,10 @@ _SMOOTHED = 10  # last points of the curve behind the final losses
 _log = logging.getLogger(__name__)
 
 
-def train(params: Params, paths: Paths, context: StageContext, stage: str, out: Path, start: Path | dict[str, Any]) -> TrainResult:
-    """Train `stage` (`pretrain` or a task) from a folder of weights or a model configuration, into the out folder.
+def train(
+    params: Params, paths: Paths, context: StageContext, stage: str, out: Path, start: Path | dict[str, Any] | Started
+) -> TrainResult:
+    """Train `stage` (`pretrain` or a task) from a folder of weights, a model configuration or both, into the out folder.
 
     Goes on from the last good checkpoint of the work folder, as often as it takes (`Attempts`). Raises StageError.
     """
@@ -62,7 +65,7 @@ def train(params: Params, paths: Paths, context: StageContext, stage: str, out: 
     return TrainResult(metrics=metrics, summary=summary, model_digest=weights.model_digest, steps=job.train.steps)
 
 
-def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, start: Path | dict[str, Any]) -> Job:
+def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, start: Path | dict[str, Any] | Started) -> Job:
     """The job of a stage, with the checkpoint it goes on from."""
     training = params.training(stage)
     text, image = training.text_loss_weight, training.image_loss_weight
@@ -79,8 +82,8 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         image_loss_weight=params.model.image_loss_weight if image is None else image,
         condition_drop=params.model.condition_drop,
         window_documents=params.data.window_documents,
-        model=start if isinstance(start, dict) else None,
-        initial=start if isinstance(start, Path) else None,
+        model=start.config.to_dict() if isinstance(start, Started) else start if isinstance(start, dict) else None,
+        initial=start.weights if isinstance(start, Started) else start if isinstance(start, Path) else None,
         resume=None,
         rollbacks=rollbacks,
         index=paths.index.resolve(),

@@ -7,30 +7,27 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from PIL import Image
+from stage_world import ROOT, Line, smoke_values
 from training_world import train_params
 
-from components import finetune, prepare, pretrain
+from components import finetune, pretrain
 from components.checkpoints.folder import CheckpointFolder
 from components.committed import find_committed
-from components.data.sources.digits import export_digits
 from components.evaluate_step import evaluate_step
-from components.launch.local import DeadRank
-from components.params import Params, load, merge, parse, read_mapping
+from components.launch.local import DeadRank, Process
+from components.params import load, merge, parse
 from components.register_step import register_step
 from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
 from components.run.failures import FailureClass, StageError
-from components.run.main import StageContext
 from components.run.paths import Paths
-from components.run.work import WorkFolder
 from components.run.workspace import Request, RunRecord
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, open_run
@@ -41,54 +38,10 @@ from components.training.attempts import failure_of
 from components.training.export import export_checkpoint
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
+from components.training.samples import draw
 from components.training.sampling import Samples
 from components.training.tensors import read_tensors
 from model.build import load_model
-
-PATIENCE_S = 300.0
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Tracking:
-    """Keeps what a stage tells MLflow."""
-
-    def __init__(self) -> None:
-        self.points: list[Point] = []
-        self.tags: dict[str, object] = {}
-        self.models: list[dict[str, Any]] = []
-        self.artifacts: list[Path] = []
-
-    def log_metrics(self, points: list[Point]) -> None:
-        self.points += points
-
-    def set_tags(self, tags: dict[str, object]) -> None:
-        self.tags |= tags
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        self.artifacts.append(path)
-
-    def publish_model(self, folder: Path, weights: dict[str, Any]) -> None:
-        self.models.append(weights)
-
-
-class Line:
-    """A checkout with a prepared smoke corpus, in which training stages are called as their main would."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.paths = root, Paths(root)
-        self.settings = Settings(root=root)
-        values = merge(read_mapping(ROOT / "params.yaml"), read_mapping(ROOT / "params" / "smoke.yaml"))
-        measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
-        self.params: Params = parse(merge(values, {"pretrain": measured}))
-        export_digits(self.paths.input / "digits")
-        prepare.run(self.params, self.paths, self.context("prepare")[0])
-
-    def context(self, name: str) -> tuple[StageContext, Tracking]:
-        work = WorkFolder(self.root / "work" / name, self.root)
-        work.body.mkdir(parents=True, exist_ok=True)
-        tracking, events = Tracking(), EventWriter(self.root / "events" / f"{name}.jsonl")
-        context = SimpleNamespace(name=name, work=work, events=events, tracking=tracking, settings=self.settings, device="cpu")
-        return cast(StageContext, context), tracking
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +52,8 @@ def _warm(warm: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    return Line(tmp_path_factory.mktemp("line of training"))
+    measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
+    return Line(tmp_path_factory.mktemp("line of training"), parse(merge(smoke_values(), {"pretrain": measured})))
 
 
 def test_a_pretrained_model_is_fine_tuned_and_both_are_published(line: Line) -> None:
@@ -176,7 +130,7 @@ def test_a_failing_rank_is_reported_in_its_own_words(line: Line) -> None:
     mixture = line.params.finetune.vqa.model_copy(update={"freeze": ("no_such_parameter",)})
     params = line.params.model_copy(update={"finetune": line.params.finetune.model_copy(update={"vqa": mixture})})
     with pytest.raises(StageError, match="no parameter's name contains 'no_such_parameter'") as error:
-        supervise.train(params, line.paths, context, "vqa", line.paths.finetune("vqa"), pretrain.model_config(params, line.paths))
+        supervise.train(params, line.paths, context, "vqa", line.paths.finetune("vqa"), pretrain.model_config(params, line.paths).to_dict())
     assert error.value.failure is FailureClass.BAD_CONFIG
 
 
@@ -291,21 +245,24 @@ def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: 
     assert not damaged_files(settings.home.weights / made.digest, describe_weights(settings.home.weights / made.digest))
 
 
-def test_a_checkpoint_is_sampled_by_a_process_of_its_own(line: Line) -> None:
+def test_a_checkpoint_is_sampled_once_when_it_is_due(line: Line) -> None:
     context, tracking = line.context("pretrain")
     job = read_job(context.work.body)
     telemetry = job.train.telemetry.model_copy(update={"samples_every_steps": 3, "sample_documents": 2})
     job = job.model_copy(update={"train": job.train.model_copy(update={"telemetry": telemetry})})
-    seconds = iter(range(100_000))
-    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)))
-    deadline = time.monotonic() + PATIENCE_S
-    kept = job.work / "samples"
-    while not (tracking.artifacts and not list(kept.glob(".step-*"))) and time.monotonic() < deadline:
+    started: list[str] = []
+
+    def start(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+        started.append(module)
+        draw(*map(Path, arguments))
+        return cast(Process, SimpleNamespace(pid=0, poll=lambda: 0))
+
+    seconds = iter(range(100))
+    samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)), start)
+    for _ in range(4):
         samples.look()
-        time.sleep(0.1)
+    assert started == ["components.training.sample_rank"]
     [picture] = tracking.artifacts
-    assert picture == job.work / "samples" / "step-00000004.png"
+    assert [path.name for path in (job.work / "samples").iterdir()] == [picture.name] == ["step-00000004.png"]
     with Image.open(picture) as drawn:
         assert drawn.width > 300 and drawn.height > 200
-    samples.look()
-    assert [path.name for path in kept.iterdir()] == [picture.name], "no other before the next is due"

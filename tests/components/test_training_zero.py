@@ -120,7 +120,7 @@ def test_the_gradients_of_a_step_are_those_of_a_plain_loop(
 def plain_gradients(world: RealWorld) -> dict[str, torch.Tensor]:
     """One forward and backward over the rows of the first step, by nothing but the model and torch."""
     job = world.job().model_copy(update={"train": real_params(ranks=1)})
-    network, batch_of, _, _ = mm_interleaved(job)
+    network, batch_of, *_ = mm_interleaved(job)
     (rows, layout), targets = batch_of(0, 0, 1, 0)
     output = network(rows, layout, text_weight=job.text_loss_weight, image_weight=job.image_loss_weight)
     loss = job.text_loss_weight * output.text_loss_sum / targets.text + job.image_loss_weight * output.image_loss_sum / targets.images
