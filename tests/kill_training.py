@@ -87,8 +87,8 @@ class Victim:
             supervisor.kill()
         weights = (self.work / "export" / "model.safetensors").read_bytes()
         restarts = sum(entry.kind == "restart" for entry in read_journal(self.work / "events.jsonl")[0])
-        points, _ = read_points(self.work / "points.jsonl")
-        curve = [(point["step"], {name: point["metrics"][name] for name in CURVE}) for point in points]
+        logged, _ = read_points(self.work / "points.jsonl")
+        curve = [(one["step"], {name: one["metrics"][name] for name in CURVE}) for one in logged]
         return Ended(hashlib.sha256(weights).hexdigest(), curve, commands, restarts, files)
 
     def _start(self) -> subprocess.Popen[bytes]:
