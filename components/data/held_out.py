@@ -17,7 +17,8 @@ from components.data.places import ShardPlaces
 from components.data.reader import DocumentReader
 from components.data.segments import Segment
 from components.data.window_packer import Rules, Window, WindowPacker
-from components.params import TrainParams, is_drawn
+from components.mixing import is_drawn
+from components.params import TrainParams
 from components.progression.levels import bucket_of as levels_of
 from components.progression_params import LevelParams
 from model.batch import InterleavedBatch

@@ -13,7 +13,8 @@ from components.data.measure import Measure
 from components.data.selection import Documents, Listed, Selection
 from components.data.window_packer import Rules, WindowPacker
 from components.data.windows import Epochs
-from components.params import TrainParams, is_drawn
+from components.mixing import is_drawn
+from components.params import TrainParams
 from components.progression.levels import bucket_of
 
 _AT_ONCE = 1 << 20
