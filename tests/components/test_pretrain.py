@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -19,13 +21,8 @@ from components import finetune, pretrain
 from components.checkpoints.folder import CheckpointFolder
 from components.committed import find_committed
 from components.evaluate_step import evaluate_step
-<<<<<<< HEAD
 from components.launch.local import DeadRank, Process
-from components.params import Params, load, merge, parse, read_mapping
-=======
-from components.launch.local import DeadRank
 from components.params import load, merge, parse
->>>>>>> issue6-init
 from components.register_step import register_step
 from components.registry.package import fetch_evaluated, find_version
 from components.run.events import EventWriter, read_events
@@ -45,54 +42,6 @@ from components.training.samples import draw
 from components.training.sampling import Samples
 from components.training.tensors import read_tensors
 from model.build import load_model
-
-<<<<<<< HEAD
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Tracking:
-    """Keeps what a stage tells MLflow."""
-
-    def __init__(self) -> None:
-        self.points: list[Point] = []
-        self.tags: dict[str, object] = {}
-        self.models: list[dict[str, Any]] = []
-        self.artifacts: list[Path] = []
-
-    def log_metrics(self, points: list[Point]) -> None:
-        self.points += points
-
-    def set_tags(self, tags: dict[str, object]) -> None:
-        self.tags |= tags
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        self.artifacts.append(path)
-
-    def publish_model(self, folder: Path, weights: dict[str, Any]) -> None:
-        self.models.append(weights)
-
-
-class Line:
-    """A checkout with a prepared smoke corpus, in which training stages are called as their main would."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.paths = root, Paths(root)
-        self.settings = Settings(root=root)
-        values = merge(read_mapping(ROOT / "params.yaml"), read_mapping(ROOT / "params" / "smoke.yaml"))
-        measured = {"validation": {"every_steps": 3, "rows": 2}, "telemetry": {"group_norms_every_steps": 2}}
-        self.params: Params = parse(merge(values, {"pretrain": measured}))
-        export_digits(self.paths.input / "digits")
-        prepare.run(self.params, self.paths, self.context("prepare")[0])
-
-    def context(self, name: str) -> tuple[StageContext, Tracking]:
-        work = WorkFolder(self.root / "work" / name, self.root)
-        work.body.mkdir(parents=True, exist_ok=True)
-        tracking, events = Tracking(), EventWriter(self.root / "events" / f"{name}.jsonl")
-        context = SimpleNamespace(name=name, work=work, events=events, tracking=tracking, settings=self.settings, device="cpu")
-        return cast(StageContext, context), tracking
-=======
-PATIENCE_S = 300.0
->>>>>>> issue6-init
 
 
 @pytest.fixture(autouse=True)
