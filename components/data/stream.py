@@ -117,9 +117,13 @@ class TrainStream:
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> InterleavedBatch:
         """What a rank trains on in one micro-batch of a step."""
+        return self.named_batch(step, rank, ranks, accumulate_index)[0]
+
+    def named_batch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> tuple[InterleavedBatch, list[list[int]]]:
+        """The same, and the names of what lies in each row (`names`)."""
         self.prefetch(step, rank, ranks, accumulate_index)
         rows = self.rows(step, rank, ranks, accumulate_index)
-        return self._collator.batch([[self._sample(segment) for segment in row.segments] for row in rows])
+        return self._collator.batch([[self._sample(segment) for segment in row.segments] for row in rows]), self.names(rows)
 
     def prefetch(self, step: int, rank: int = 0, ranks: int = 1, accumulate_index: int = 0) -> None:
         """Begin to fetch what `batch` will read, where it comes from a remote."""

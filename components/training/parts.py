@@ -69,14 +69,14 @@ def mm_interleaved(job: Job) -> tuple[MMInterleaved, BatchOf, Save, CursorOf, He
         return rows, plan(rows, config)
 
     def batch_of(step: int, rank: int, ranks: int, micro: int) -> tuple[tuple[Any, ...], Targets]:
-        rows = stream.batch(step, rank, ranks, micro)
+        rows, names = stream.named_batch(step, rank, ranks, micro)
         if (coming := step + max(1, job.train.loader_workers)) < job.train.steps:  # what this process will be asked for next
             stream.prefetch(coming, rank, ranks, micro)
         rows, layout = laid_out(rows)
         images, weight = int(layout.decode_weight.sum()), layout.target_weight
         text = len(layout.target) if weight is None else float(weight.double().sum())
-        names = labels(rows, layout, stream.names(stream.rows(step, rank, ranks, micro)), len(job.train.names))
-        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images), names)
+        of_names = labels(rows, layout, names, len(job.train.names))
+        return (rows, layout), Targets(text, images, int(rows.attention_mask.sum()), len(rows.images), of_names)
 
     if job.initial is None and (job.resume is None or _is_frozen(job, "text_decoder.head.bias")):  # else a checkpoint overwrites it
         begun = job.resume or job.rollbacks
