@@ -59,7 +59,7 @@ def test_every_row_is_read_back(index: Index) -> None:
 
 
 @given(rows)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_rows_are_read_back(tmp_path: Path, rows: list[Row]) -> None:
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     index = made_index(folder, rows)
