@@ -33,7 +33,7 @@ BAD_USAGE, BAD_DATA, NOT_FOUND, UNAVAILABLE, BAD_CONFIG = 64, 65, 66, 69, 78
         (["--set", "gate.grounding.also=[parse_rate]"], ["gate.grounding.also", "no score per document", "box_accuracy"]),
         (["--set", "data.documents.referring=0"], ["finetune.grounding.mixture.referring", "data.documents.referring is 0"]),
         (["--set", "data.documents.caption=0"], ["pretrain.mixture.caption"]),
-        (["--set", "finetune.vqa.zero_stage=3"], ["finetune.vqa.zero_stage is 3", "set it to 2"]),
+        (["--set", "finetune.vqa.offload=parameters"], ["finetune.vqa.offload is parameters", "set finetune.vqa.zero_stage=3"]),
         (["--set", "evaluate.documents.question=0"], ["gate.vqa.metric", "set evaluate.documents.question above 0"]),
         (["--set", "evaluate.documents.question=4000"], ["evaluate.documents.question is 4000", "at most 400"]),
         (["--set", "evaluate.told_stories=1000"], ["evaluate.told_stories is 1000", "at most 12"]),
