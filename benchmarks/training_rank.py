@@ -75,26 +75,35 @@ class Twin:
 
 
 class Beside:
-    """Called when the product asks for a batch: the step before has ended, and its twin is taken."""
+    """Called when the product asks for a batch: the step before has ended, and its twin is taken.
+
+    Every other twin is taken one step early, before the product's: whoever has a batch first compiles oneDNN's operations for its number
+    of pictures, and both must.
+    """
 
     def __init__(self, twin: Twin, file: Path) -> None:
         self._twin = twin
         self._file = file
         self._batches: deque[tuple[int, tuple[Any, ...], Targets]] = deque()
-        self._timings: list[Timing] = []
+        self._product: dict[int, tuple[float, float]] = {}
+        self._bare: dict[int, tuple[float, float, float]] = {}
+        self._asked = 0
         self._since = (time.perf_counter(), time.process_time())
 
     def turn(self) -> None:
-        product = self._elapsed()
-        if len(self._batches) < AHEAD:
-            return
-        step, arguments, own = self._batches.popleft()
+        self._product[self._asked - AHEAD] = self._elapsed()
+        if self._asked >= AHEAD and self._asked % 2 == 0:
+            while self._batches:
+                self._take(*self._batches.popleft())
+            every = [Timing(step, *self._product[step], *self._bare[step]) for step in sorted(self._product.keys() & self._bare.keys())]
+            self._file.write_text(json.dumps([asdict(timing) for timing in every]), encoding="utf-8")
+        self._asked += 1
+        self._since = (time.perf_counter(), time.process_time())
+
+    def _take(self, step: int, arguments: tuple[Any, ...], own: Targets) -> None:
         self._since = (time.perf_counter(), time.process_time())
         loss = self._twin.step(step, arguments, own)
-        bare = self._elapsed()
-        self._timings.append(Timing(step, *product, *bare, float(loss)))
-        self._file.write_text(json.dumps([asdict(timing) for timing in self._timings]), encoding="utf-8")
-        self._since = (time.perf_counter(), time.process_time())
+        self._bare[step] = (*self._elapsed(), float(loss))
 
     def keep(self, step: int, made: tuple[tuple[Any, ...], Targets]) -> None:
         self._batches.append((step, *made))
