@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from components.data.preparation.inputs import corpora
 from components.data.preparation.progress import Progress
 from components.data.tokenizer import Tokenizer
 from components.launch.local import launch_ranks
+from components.launch.warm import start_warm, warm_ranks
 from components.params import Params, merge, parse, read_mapping
 from components.run.events import EventWriter
 from components.tracking.spool import read_points
@@ -51,6 +52,8 @@ CORES = 2
 SKIPPED = 4
 """Steps at the start that do not count."""
 CHECKPOINT_EVERY = 100
+IMPORTED_S = 20
+"""A zygote has imported everything after so many seconds."""
 BILLIONS = "ablation_3b"
 ROUNDING = 1e-6
 """Below this share of the largest gradient a parameter's is rounding error: the bias of a key moves no softmax, so that its own is zero."""
@@ -196,19 +199,25 @@ def check_losses(job: Job) -> None:
 def checkpoints(line: Line, name: str, asked: Options) -> list[Row]:
     """What a checkpoint takes from training, and how soon a training that was killed goes on."""
     every = 4 if asked.quick else 10
-    costs, resumed = [], []
+    costs: list[tuple[float, float]] = []
+    cold, warm = [], []
     for repetition in range(asked.repetitions):
         whole = line.job(name, f"saved-{repetition}", ranks=2, steps=4 * every + 2, checkpoint_every_steps=every)
         trained(whole, "benchmarks.training_rank")
         costs.append(_checkpoint_share(timings(whole), every))
-        resumed.append(first_step(line, name, f"saved-{repetition}", whole))
+        whole.export.rename(whole.export.with_name("export-before"))
+        cold.append(first_step(line, name, f"saved-{repetition}", whole, {}))
+        with warm_ranks(os.environ, Path.cwd(), line.folder / "zygote.log") as variables:
+            time.sleep(IMPORTED_S)
+            warm.append(first_step(line, name, f"saved-{repetition}", whole, variables))
     check = "the checkpoints verify and the training goes on from the last one"
     case = f"{name}, ZeRO 2, 2 ranks"
     goals = (None, None) if asked.quick else (Goal(0.01), Goal(10))
     return [
         median_row(case, "a checkpoint", [seconds for seconds, _ in costs], "s", check),
         median_row(case, f"a checkpoint every {CHECKPOINT_EVERY} steps", [share for _, share in costs], "of wall time", check, goals[0]),
-        median_row(case, "from a cold start to the first step", resumed, "s", check, goals[1]),
+        median_row(case, "from a cold start to the first step", cold, "s", check, goals[1]),
+        median_row(case, "from a start as `mmfs run` makes it to the first step", warm, "s", check, goals[1]),
     ]
 
 
@@ -225,21 +234,19 @@ def _checkpoint_share(pairs: list[Timing], every: int) -> tuple[float, float]:
     return added, added / (CHECKPOINT_EVERY * step)
 
 
-def first_step(line: Line, name: str, work: str, whole: Job) -> float:
-    """Seconds from the start of the ranks, the checkpoint not yet verified, to the first step after it."""
-    export = whole.export
-    export.rename(export.with_name("export-before"))
+def first_step(line: Line, name: str, work: str, whole: Job, variables: Mapping[str, str]) -> float:
+    """Seconds from the start of the ranks, the checkpoint not yet verified, to the first step after it; `variables` name a zygote or none."""
     logged = len(read_points(whole.points)[0])
     started = time.perf_counter()
     job = line.job(name, work, ranks=2, steps=whole.train.steps + 4, checkpoint_every_steps=whole.train.checkpoint_every_steps)
     if job.resume is None:
         raise RuntimeError(f"{work}: there is no checkpoint to go on from")
     write_job(job)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", **variables}
     step = json.loads((job.resume / "cursor.json").read_text())["step"]
     point = job.points.read_bytes()
     job.points.write_bytes(b"".join(point.splitlines(keepends=True)[:step]))
-    with launch_ranks("components.training.rank", [str(job.work)], 2, environment, job.work / "logs") as ranks:
+    with launch_ranks("components.training.rank", [str(job.work)], 2, environment, job.work / "logs", start_warm) as ranks:
         while len(read_points(job.points)[0]) <= step:
             time.sleep(0.02)
             _, dead = ranks.poll()

@@ -8,7 +8,6 @@ ends, {"status"}; or {"refused"}. A client that goes away takes its rank with it
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components.launch.child import become, die_with
+from components.launch.imports import heavy_imports
 
 PRELOADED = (
     "torch",
@@ -135,14 +135,13 @@ def main(listener: socket.socket, parent: int) -> int:
     """Import, check that forking is safe, serve."""
     die_with(parent)
     sys.modules["mlflow"] = None  # type: ignore[assignment]  # DeepSpeed would import it; no rank tracks
-    for name in PRELOADED:
-        importlib.import_module(name)
+    with heavy_imports():
+        for name in PRELOADED:
+            importlib.import_module(name)
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         sys.stderr.write(f"an import has started {len(threads) - 1} threads: forks would be broken\n")
         return 1
-    gc.collect()
-    gc.freeze()  # what is shared is not touched by the collectors of the forks
     Zygote(listener).serve()
     return 0
 

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from torch import nn
 
+from components.launch.imports import heavy_imports
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
 from components.training.gradients import PlainGradients
@@ -41,7 +42,8 @@ def build_engine(train: TrainParams, device: str, resume: Path | None = None) ->
         gradients = PlainGradients(train.clip_norm, train.precision == "16-mixed")
         strategy = SingleDeviceStrategy(device="cuda:0" if device == "cuda" else "cpu")
         return Engine(strategy, (gradients,), lambda: gradients.norm, lambda network: nullcontext())
-    from components.training.strategy import zero_strategy  # only here: importing DeepSpeed takes seconds
+    with heavy_imports():
+        from components.training.strategy import zero_strategy  # only here: importing DeepSpeed takes seconds
 
     zero = zero_strategy(train, device, resume)
     return Engine(zero, (), zero.gradient_norm, zero.whole_parameters)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from components.launch.imports import heavy_imports
 from components.run.failures import FailureClass, StageError
 from components.training.diagnose import diagnose
 from components.training.job import Job, read_job, write_failure
@@ -40,7 +41,8 @@ def run_rank(work: Path, parts: Parts, train: Callable[..., None] | None = None)
     try:
         job = read_job(work)
         prepare_device(job)
-        from components.training.fit import fit  # Lightning and DeepSpeed read what was set above
+        with heavy_imports():
+            from components.training.fit import fit  # Lightning and DeepSpeed read what was set above
 
         (train or fit)(job, *parts(job))
     except BaseException as error:
@@ -91,6 +93,7 @@ def leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    from components.training.parts import mm_interleaved
+    with heavy_imports():
+        from components.training.parts import mm_interleaved
 
     leave(run_rank(Path(sys.argv[1]), mm_interleaved))
