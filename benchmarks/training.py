@@ -235,7 +235,10 @@ def _checkpoint_share(pairs: list[Timing], every: int) -> tuple[float, float]:
 
 
 def first_step(line: Line, name: str, work: str, whole: Job, variables: Mapping[str, str]) -> float:
-    """Seconds from the start of the ranks, the checkpoint not yet verified, to the first step after it; `variables` name a zygote or none."""
+    """Seconds from the start of the ranks, the checkpoint not yet verified, to the first step after it.
+
+    `variables` of the environment name a zygote, or none.
+    """
     logged = len(read_points(whole.points)[0])
     started = time.perf_counter()
     job = line.job(name, work, ranks=2, steps=whole.train.steps + 4, checkpoint_every_steps=whole.train.checkpoint_every_steps)

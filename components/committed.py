@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.checkpoints.folder import CheckpointFolder
-from components.checkpoints.manifest import MANIFEST, Checkpoint, CheckpointError
-from components.run.events import read_events
+from components.checkpoints.manifest import MANIFEST, Checkpoint, CheckpointError, verify
+from components.params import TASKS
+from components.run.events import Event, read_events
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import link_tree, place
 from components.run.lineage import LineageRecord
@@ -19,7 +23,7 @@ from components.run.paths import RunFiles
 from components.run.workspace import RunRecord
 from components.settings import Settings
 from components.tracking.weights import WeightsRecord, describe_weights
-from components.training.supervise import KEPT
+from components.training.commits import KEPT
 
 EXPORT_PROGRAM = "components.training.export_step"
 
@@ -34,15 +38,12 @@ class Committed:
     key: str
     folder: CheckpointFolder
     checkpoint: Checkpoint
+    digest: str
+    """sha256 of its manifest, which names the sha256 of every file."""
 
     @property
     def step(self) -> int:
         return self.checkpoint.step
-
-    @property
-    def digest(self) -> str:
-        """sha256 of its manifest, which names the sha256 of every file."""
-        return hashlib.sha256((self.checkpoint.path / MANIFEST).read_bytes()).hexdigest()
 
     @property
     def tags(self) -> dict[str, str]:
@@ -60,9 +61,12 @@ class Committed:
         }
 
 
-def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Committed:
-    """The verified checkpoint of a step. Raises StageError naming the steps there are, or why there are none."""
-    files, address = settings.home.run(run_id), stage if stage == "pretrain" else f"finetune@{stage}"
+def find_committed(settings: Settings, run_id: str, stage: str, step: int | None = None) -> Committed:
+    """The checkpoint of a step, or the newest; its files are not looked at yet.
+
+    Raises StageError naming the steps there are, or why there are none.
+    """
+    files, address = settings.home.run(run_id), address_of(stage)
     record = RunRecord.read(files.record)
     if record is None:
         raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no record any more", "`mmfs runs` lists the runs")
@@ -74,10 +78,44 @@ def find_committed(settings: Settings, run_id: str, stage: str, step: int) -> Co
         message = f"{address} of run {run_id} has no checkpoint: none was committed yet, or it has finished and kept only pinned ones"
         raise StageError(FailureClass.BAD_CONFIG, message, "what a run finished is registered, `mmfs models list` shows it")
     try:
-        return Committed(record, stage, address, key, folder, folder.at(step))
-    except CheckpointError as error:
+        checkpoint = folder.marked(folder.steps()[-1] if step is None else step)
+        digest = hashlib.sha256((checkpoint.path / MANIFEST).read_bytes()).hexdigest()
+        return Committed(record, stage, address, key, folder, checkpoint, digest)
+    except (CheckpointError, FileNotFoundError) as error:  # retention may remove it under our eyes
         kept = ", ".join(map(str, folder.steps())) or "none yet"
         raise StageError(FailureClass.BAD_CONFIG, str(error), f"committed steps of {address} of run {run_id}: {kept}") from None
+
+
+def find_unfinished(settings: Settings, run_id: str, step: int | None = None) -> Committed:
+    """The same of the last training stage that a run has begun."""
+    files = settings.home.run(run_id)
+    begun = {stage: events[0].time_ms for stage in ("pretrain", *TASKS) if (events := _started(files, address_of(stage)))}
+    if not begun:
+        raise StageError(FailureClass.BAD_CONFIG, f"run {run_id} has not begun to train", "name another run, `mmfs runs` lists them")
+    return find_committed(settings, run_id, max(begun, key=lambda stage: begun[stage]), step)
+
+
+def address_of(stage: str) -> str:
+    """What dvc.yaml calls `pretrain` or a task's stage."""
+    return stage if stage == "pretrain" else f"finetune@{stage}"
+
+
+@contextmanager
+def hold(settings: Settings, committed: Committed) -> Iterator[Committed]:
+    """The same checkpoint, verified, in a place that retention does not know, while the block lasts. Raises StageError (bad_data)."""
+    settings.home.weights.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.home.weights, prefix=".checkpoint-") as scratch:
+        own = Path(scratch) / committed.checkpoint.path.name
+        try:
+            link_tree(committed.checkpoint.path, own)
+            checkpoint = verify(own)
+        except (CheckpointError, OSError, shutil.Error) as error:
+            steps = ", ".join(map(str, committed.folder.steps())) or "none"
+            message = f"the checkpoint of step {committed.step} is damaged, or was dropped meanwhile: {error}"
+            raise StageError(
+                FailureClass.BAD_DATA, message, f"steps there are now: {steps}; `checkpoints` in params.yaml says which are kept"
+            ) from None
+        yield replace(committed, checkpoint=checkpoint)
 
 
 def export_committed(settings: Settings, committed: Committed) -> tuple[Path, WeightsRecord]:
@@ -87,9 +125,8 @@ def export_committed(settings: Settings, committed: Committed) -> tuple[Path, We
     """
     settings.home.weights.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home.weights, prefix=".export-") as scratch:
-        source, fresh = Path(scratch) / committed.checkpoint.path.name, Path(scratch) / "model"
-        link_tree(committed.checkpoint.path, source)  # retention may remove the original meanwhile
-        command = [sys.executable, "-m", EXPORT_PROGRAM, str(source), str(fresh)]
+        fresh = Path(scratch) / "model"
+        command = [sys.executable, "-m", EXPORT_PROGRAM, str(committed.checkpoint.path), str(fresh)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             words = (done.stderr.strip().splitlines() or ["no word"])[-1]
@@ -102,10 +139,13 @@ def export_committed(settings: Settings, committed: Committed) -> tuple[Path, We
 
 def stage_key(files: RunFiles, address: str, run_id: str) -> str:
     """The key under which a run computed a stage, `address` in dvc.yaml. Raises StageError where it has not begun it."""
-    started = [event.values["key"] for event in read_events(files.events(address)) if event.name == "started"]
-    if started:
-        return str(started[-1])
+    if started := _started(files, address):
+        return str(started[-1].values["key"])
     if files.lineage.is_file() and address in (keys := LineageRecord.read(files.lineage).stage_keys):
         return keys[address]
     message = f"run {run_id} has not begun {address}"
     raise StageError(FailureClass.BAD_CONFIG, message, "name another stage with --stage, or wait until it has")
+
+
+def _started(files: RunFiles, address: str) -> list[Event]:
+    return [event for event in read_events(files.events(address)) if event.name == "started"]

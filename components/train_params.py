@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from components.accumulation import accumulation
 from components.checkpoint_params import CheckpointParams
+from components.continuation import Continuation
 from components.frozen import Frozen
 from components.guard_params import GuardParams
 from components.kinds import Kind
@@ -54,6 +55,11 @@ class TrainParams(Frozen):
         None,
         description="what its weights begin as: `scratch`, `stage:pretrain`, `components:FOLDER`, `weights:FOLDER` or `models:/NAME@ALIAS` "
         "(docs/starting.md); `scratch` in pretrain and `stage:pretrain` in the tasks where absent. `mmfs run` appends `#sha256:DIGEST`",
+    )
+    continue_from: str | None = Field(
+        None,
+        description="checkpoint of another run that the stage goes on from with all its state, as `RUN@STEP#sha256:DIGEST`; "
+        "`mmfs run --continue RUN` writes it, when ranks or machines changed (docs/training.md)",
     )
     steps: int = Field(ge=0, description="optimizer steps; with 0 the weights it starts from are taken as they are")
     rows_per_step: int = Field(ge=1, description="packed rows per optimizer step over all ranks (the global batch)")
@@ -150,6 +156,8 @@ class TrainParams(Frozen):
         self.micro_batches(self.ranks)
         if self.init_from is not None:
             Start.parse(self.init_from)
+        if self.continue_from is not None:
+            Continuation.parse(self.continue_from)
         if self.steps and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
         if not any(map(is_drawn, self.mixture.values())):

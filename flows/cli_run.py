@@ -40,6 +40,15 @@ def run(
             help="What it starts from: weights:FOLDER, components:FOLDER, models:/NAME@ALIAS.", metavar="START", show_default=False
         ),
     ] = None,
+    earlier: Annotated[
+        str | None,
+        typer.Option(
+            "--continue",
+            help="Go on from a checkpoint of this run, its newest or RUN@STEP, on other ranks.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ] = None,
     promote: Annotated[bool, typer.Option(help="Let the gate promote what is better.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run where an equal one is unfinished.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, write nothing and start nothing.")] = False,
@@ -52,9 +61,11 @@ def run(
     Example: `mmfs run --preset small --set seed=1 --set pretrain.steps=2000 --tasks vqa,story`
 
     Example: `mmfs run --from finetune --init models:/mmfs-vqa@champion --tasks vqa`
+
+    Example: `mmfs run --preset small --continue latest --set pretrain.ranks=1`
     """
     root = repository_root()
-    overrides = [*(assignments or ()), *_start(first, init)]
+    overrides = [*(assignments or ()), *_start(first, init), *_continued(earlier)]
     if tasks is not None:
         overrides.append(f"tasks=[{tasks}]")
     options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
@@ -90,6 +101,25 @@ def _start(first: str, init: str | None) -> list[str]:
         start = replace(start, address=str(Path(start.address).resolve()))  # a user's path is relative to where the user is
     skipped = ["pretrain.steps=0"] if first == "finetune" else []
     return [f"pretrain.init_from={json.dumps(str(start))}", *skipped]
+
+
+def _continued(earlier: str | None) -> list[str]:
+    """What --continue means in params.yaml: the stage that the run was at, held to the digest of its checkpoint. Raises CommandError."""
+    if earlier is None:
+        return []
+    from components.committed import find_unfinished
+    from components.continuation import Continuation
+    from components.params import Params
+    from components.run.record import RunRecords
+    from components.settings import Settings
+
+    name, _, step = earlier.partition("@")
+    if step and not step.isdecimal():
+        raise CommandError(f"--continue {earlier}: {step!r} is no step", "write --continue RUN or --continue RUN@STEP", BAD_USAGE)
+    settings = Settings(root=repository_root())
+    found = find_unfinished(settings, RunRecords(settings.home).find(name).run_id, int(step) if step else None)
+    origin = Continuation(found.run.run_id, found.step, found.digest)
+    return [f"{Params.training_key(found.stage)}.continue_from={json.dumps(str(origin))}"]
 
 
 def _check(options: RunOptions) -> None:

@@ -61,13 +61,14 @@ def committed_step(run: str, stage: str, step: int, doing: str) -> Iterator[tupl
     root = repository_root()
     os.environ["MMFS_ROOT"] = str(root)
     with working(f"{doing} step {step} of {stage}"):
-        from components.committed import find_committed
+        from components.committed import find_committed, hold
         from components.run.record import RunRecords
         from components.settings import Settings, quiet
 
         quiet(os.environ)
         settings = Settings()
-        yield settings, find_committed(settings, RunRecords(settings.home).find(run).run_id, stage, step)
+        with hold(settings, find_committed(settings, RunRecords(settings.home).find(run).run_id, stage, step)) as committed:
+            yield settings, committed
 
 
 def _shown(metric: Any) -> str:

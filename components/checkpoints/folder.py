@@ -161,10 +161,13 @@ class CheckpointFolder:
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of a step, verified. Raises CheckpointError."""
-        path = self.folder / f"step-{step:08d}"
-        if not path.is_dir():
-            raise CheckpointError(f"{path}: there is no such checkpoint; there are those of steps {self.steps()}")
-        return verify(path)
+        return verify(self._named(step))
+
+    def marked(self, step: int) -> Checkpoint:
+        """The checkpoint of a step by its marker and manifest; its files are not looked at. Raises CheckpointError."""
+        path = self._named(step)
+        record = read_manifest(path)
+        return Checkpoint(path, record["step"], record["info"])
 
     def steps(self) -> list[int]:
         """Steps of what bears the name of a checkpoint, rising; whether it is whole says `at`."""
@@ -190,6 +193,12 @@ class CheckpointFolder:
             record = json.loads(path.read_text(encoding="utf-8"))
             found[int(record["step"])] = str(record["reason"])
         return found
+
+    def _named(self, step: int) -> Path:
+        path = self.folder / f"step-{step:08d}"
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: there is no such checkpoint; there are those of steps {self.steps()}")
+        return path
 
     def _told(self, step: int) -> dict[str, Any]:
         """What the ranks told of a staging folder. Raises CheckpointError where it does not agree with what lies there."""

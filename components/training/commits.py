@@ -20,6 +20,8 @@ from components.training.journal import Journal
 from components.training.resume import refuse_rolled_back
 from components.training.shape import CONVERTED, fitted
 
+KEPT = "checkpoints"
+"""Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
 COMMITS_FILE = "checkpoints.jsonl"
 """In the work folder: what each checkpoint took, a line each, in the form of the journal."""
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.continuation import Continuation
 from components.data.places import shard_places
 from components.launch.local import RankGroup, launch_ranks
 from components.launch.warm import start_warm
@@ -22,14 +23,13 @@ from components.starts import Started
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
 from components.training.attempts import Attempts, Limits
-from components.training.commits import committer_of, going_on, keep_pinned, second_place
+from components.training.commits import KEPT, committer_of, going_on, keep_pinned, second_place
+from components.training.continuing import bring
 from components.training.job import Job
 from components.training.resume import step_of
 from components.training.rollbacks import read_decisions
 
 METRICS_FILE, LOSSES_FILE, VALIDATION_FILE = "metrics.json", "losses.csv", "validation.csv"
-KEPT = "checkpoints"
-"""Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
 RANK_MODULE = "components.training.rank"
 VALIDATION_PREFIX = "validation/"
 _CURVE = ("loss", "text_loss", "image_loss")
@@ -90,6 +90,8 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         shards=shard_places(paths, context.settings),
         work=work,
     )
+    if training.continue_from is not None:
+        bring(Continuation.parse(training.continue_from), job, context.settings)
     job, notes = going_on(job, second_place(context.settings, context.work.folder.name))
     for note in notes:
         _log.warning("%s: %s", stage, note)

@@ -34,9 +34,13 @@ class Tracking:
         self.tags: dict[str, object] = {}
         self.models: list[dict[str, Any]] = []
         self.artifacts: list[Path] = []
+        self.events: list[Point] = []
 
     def log_metrics(self, points: list[Point]) -> None:
         self.points += points
+
+    def log_event(self, point: Point) -> None:
+        self.events.append(point)
 
     def set_tags(self, tags: dict[str, object]) -> None:
         self.tags |= tags

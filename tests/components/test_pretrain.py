@@ -19,7 +19,8 @@ from training_world import train_params
 
 from components import finetune, pretrain
 from components.checkpoints.folder import CheckpointFolder
-from components.committed import find_committed
+from components.committed import Committed, find_committed, find_unfinished, hold
+from components.continuation import Continuation
 from components.evaluate_step import evaluate_step
 from components.launch.local import DeadRank, Process
 from components.params import load, merge, parse
@@ -31,13 +32,14 @@ from components.run.paths import Paths
 from components.run.workspace import Request, RunRecord
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, open_run
-from components.tracking.spool import Point
+from components.tracking.spool import Point, read_points
 from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
 from components.training.attempts import failure_of
 from components.training.export import export_checkpoint
 from components.training.identity import info_of
 from components.training.job import read_job, write_failure
+from components.training.journal import read_journal
 from components.training.samples import draw
 from components.training.sampling import Samples
 from components.training.tensors import read_tensors
@@ -220,11 +222,16 @@ def running(line: Line, store_uri: str, tmp_path: Path) -> tuple[Settings, str]:
 
 def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: Line, running: tuple[Settings, str]) -> None:
     settings, run_id = running
-    client = connect(settings)
     with pytest.raises(StageError, match="there is no such checkpoint") as error:
         find_committed(settings, "a-run", "pretrain", 3)
     assert error.value.fix == "committed steps of pretrain of run a-run: 2, 4"
-    committed = find_committed(settings, "a-run", "pretrain", 4)
+    with hold(settings, find_committed(settings, "a-run", "pretrain", 4)) as committed:
+        shutil.rmtree(committed.folder.folder / "step-00000004")  # retention drops it meanwhile
+        check_scores_and_version(line, settings, run_id, committed)
+
+
+def check_scores_and_version(line: Line, settings: Settings, run_id: str, committed: Committed) -> None:
+    client = connect(settings)
     [scores] = evaluate_step(settings, committed, ("vqa",))
     history = client.get_metric_history(run_id, "evaluation/vqa/question_accuracy")
     assert [(one.step, one.value) for one in history] == [(4, getattr(scores.metrics["question_accuracy"], "value", None))]
@@ -266,3 +273,31 @@ def test_a_checkpoint_is_sampled_once_when_it_is_due(line: Line) -> None:
     assert [path.name for path in (job.work / "samples").iterdir()] == [picture.name] == ["step-00000004.png"]
     with Image.open(picture) as drawn:
         assert drawn.width > 300 and drawn.height > 200
+
+
+def test_another_run_goes_on_from_a_checkpoint_on_other_ranks(line: Line, running: tuple[Settings, str]) -> None:
+    settings, _ = running
+    found = find_unfinished(settings, "a-run")
+    before = [point for point in read_points(found.folder.folder.parent / "points.jsonl")[0] if "loss" in point["metrics"]]
+
+    def go_on(origin: Continuation, name: str, **differs: object) -> list[Point]:
+        context, tracking = line.context(name)
+        context.settings = settings  # type: ignore[misc]
+        asked = line.params.pretrain.model_copy(update={"continue_from": str(origin), **differs})
+        pretrain.run(line.params.model_copy(update={"pretrain": asked}), line.paths, context)
+        assert [entry.kind for entry in read_journal(context.work.body / "events.jsonl")[0]] == ["continued"]
+        return [point for point in tracking.points if "loss" in point["metrics"]]
+
+    origin = Continuation("a-run", found.step, found.digest)
+    curve = go_on(origin, "on one rank", ranks=1)
+    assert curve[: found.step] == before[: found.step]
+    assert [point["step"] for point in curve] == [point["step"] for point in before]
+    for one, other in zip(curve, before, strict=True):
+        assert one["metrics"]["loss"] == pytest.approx(other["metrics"]["loss"], rel=1e-5)
+    assert found.folder.pins().keys() == {found.step}
+
+    with pytest.raises(StageError, match="is another one than this run goes on from"):
+        go_on(Continuation("a-run", 2, "0" * 64), "of another digest")
+    with pytest.raises(StageError, match=r"no checkpoint can be used: .*schedule") as error:
+        go_on(origin, "of another schedule", learning_rate=1e-9)
+    assert error.value.failure is FailureClass.BAD_CONFIG
