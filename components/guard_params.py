@@ -16,8 +16,8 @@ class GuardParams(Frozen):
     spike_threshold: float = Field(
         12.0,
         ge=0,
-        description="a step's loss is out of line when it lies so many robust standard deviations (1.4826 MAD) above the median of the "
-        "window; 0 is off",
+        description="a step's loss is out of line when it lies so many robust standard deviations above the median of the window "
+        "(docs/failures.md); 0 is off",
     )
     spike_patience: int = Field(3, ge=1, description="steps out of line one after the other that make a spike")
     spike_window: int = Field(128, ge=8, le=10_000, description="steps in line that a step is compared with")

@@ -12,6 +12,8 @@ from components.guard_params import GuardParams
 
 _NORMAL = 1.4826
 """Standard deviations of a normal distribution in one median absolute deviation."""
+_TAIL, _TAIL_DEVIATIONS = 0.95, 1.6449
+"""A quantile, and how many standard deviations above the median it is in a normal distribution."""
 _LEAST_SPREAD = 0.01
 """Of the median: the spread of a series that hardly varies counts as so much, or every change would be a spike."""
 
@@ -34,9 +36,15 @@ class Series:
 
 
 def score(value: float, line: Sequence[float]) -> float:
-    """Robust standard deviations of a value above the median of a line that is not empty (Iglewicz and Hoaglin, 1993)."""
-    middle = median(line)
-    spread = max(_NORMAL * median(abs(one - middle) for one in line), _LEAST_SPREAD * abs(middle))
+    """Robust standard deviations of a value above the median of a line that is not empty (Iglewicz and Hoaglin, 1993).
+
+    The spread is the larger one of the median absolute deviation's and of the upper tail's: where most steps of a small batch have no
+    picture, or documents that are known by heart, the deviation is that of these steps alone, and every picture would be a spike.
+    """
+    rising = sorted(line)
+    middle = median(rising)
+    tail = (rising[math.ceil(_TAIL * len(rising)) - 1] - middle) / _TAIL_DEVIATIONS
+    spread = max(_NORMAL * median(abs(one - middle) for one in rising), tail, _LEAST_SPREAD * abs(middle))
     if spread == 0:
         return math.inf if value > middle else 0.0
     return (value - middle) / spread

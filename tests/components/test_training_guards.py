@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import cast
 
@@ -58,6 +59,16 @@ def test_a_jump_is_a_spike_once_it_has_lasted(calm: list[float], length: int, hi
     assert spike == (3 if length >= 3 else None)
     assert len(series.streak) == min(length, 3)
     assert high not in series.line, "what is out of line is no measure for what follows"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pictures_among_texts_known_by_heart_are_no_spike(seed: int) -> None:
+    """One step in four has a picture, as in small batches: three of them in a row happen, and end nothing."""
+    random = Random(seed)
+    losses = [random.uniform(0.3, 2.5) if random.random() < 0.25 else random.uniform(0, 0.01) for _ in range(400)]
+    series, spike = watch(losses)
+    assert spike is None
+    assert watch([40.0] * 3, series)[1] == 3
 
 
 @given(st.lists(LOSSES, min_size=20, max_size=20), st.floats(1e-3, 1e3))
