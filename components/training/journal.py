@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.run.events import complete_lines
+
 JOURNAL_FILE = "events.jsonl"
 VERSION = 1
 
@@ -50,14 +52,8 @@ class Journal:
 
 def read_journal(path: Path, offset: int = 0) -> tuple[list[Entry], int]:
     """The entries from a byte offset on, and where to go on reading. A torn line is left out, and so is one of a newer version."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
-    whole = data[: data.rfind(b"\n") + 1]
-    return [entry for line in whole.splitlines() if (entry := _parse(line)) is not None], offset + len(whole)
+    lines, after = complete_lines(path, offset)
+    return [entry for line in lines if (entry := _parse(line)) is not None], after
 
 
 def _parse(line: bytes) -> Entry | None:
