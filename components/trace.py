@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from components.architecture import architecture
+from components.data.cursor import Cursor
 from components.data.index import Index
 from components.data.sightings import Sighting, sightings
 from components.data.takedowns import Takedown, add, taken_down
@@ -25,6 +26,7 @@ from components.run.lineage import LineageRecord
 from components.run.paths import Paths
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, experiment_id
+from components.training.course import COURSE_TAG
 
 TAKEDOWN_TAG = "mmfs.takedown"
 LINEAGE_TAG = "mmfs.lineage"
@@ -115,7 +117,9 @@ def _seen(client: MlflowClient, settings: Settings, run_id: str, mlflow_run_id: 
     index = Index(version.folder)
     for stage in params.training_stages:
         name = stage if stage == "pretrain" else f"finetune@{stage}"
-        if name in stages and (found := _of_stage(index, params, stage, document)):
+        if name not in stages:
+            continue
+        if found := _of_stage(index, params, stage, document, _course(client, settings, stages[name])):
             yield Seen(
                 run_id,
                 mlflow_run_id,
@@ -127,9 +131,16 @@ def _seen(client: MlflowClient, settings: Settings, run_id: str, mlflow_run_id: 
             )
 
 
-def _of_stage(index: Index, params: Params, stage: str, document: str) -> list[Sighting]:
+def _of_stage(index: Index, params: Params, stage: str, document: str, course: Cursor | None) -> list[Sighting]:
     shape = architecture(params.model, index.tokenizer.vocab_size).shape
-    return sightings(index, params.training(stage), shape.num_visual_tokens, params.data.window_documents, params.seed, document)
+    return sightings(index, params.training(stage), shape.num_visual_tokens, params.data.window_documents, params.seed, document, course)
+
+
+def _course(client: MlflowClient, settings: Settings, key: str) -> Cursor | None:
+    """What the stage told of its rows when it ended, where they did not follow from its parameters."""
+    told = f"tags.`mmfs.stage_key` = '{key}' and tags.`{COURSE_TAG}` != ''"
+    runs = client.search_runs([experiment_id(client, settings)], filter_string=told, max_results=1)
+    return Cursor.from_dict(json.loads(runs[0].data.tags[COURSE_TAG])) if runs else None
 
 
 def _models(client: MlflowClient, seen: Sequence[Seen]) -> Iterator[str]:

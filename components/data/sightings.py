@@ -25,28 +25,39 @@ class Sighting:
     epoch: int
 
 
-def sightings(index: Index, train: TrainParams, num_visual_tokens: int, window_documents: int, seed: int, document: str) -> list[Sighting]:
-    """All sightings of a training that went on from its first to its last step without skipping any, in order.
+def sightings(
+    index: Index,
+    train: TrainParams,
+    num_visual_tokens: int,
+    window_documents: int,
+    seed: int,
+    document: str,
+    course: Cursor | None = None,
+) -> list[Sighting]:
+    """All sightings of a training, in order. `course`: where it began, with the draws that it left out and its moves between levels; absent
+    where it left out none, and where no held-out values moved it.
 
     Documents of the evaluation split, and those that the mixture does not name, are never seen. Raises CorpusError for a mixture that
-    cannot be drawn, or whose levels followed from held-out values while the training ran.
+    cannot be drawn, or without the course of a training whose levels followed from held-out values.
     """
     number = index.find(document)
     if number is None or index.row(number).split != "train":
         return []
-    if train.progression.mode == "competence":
-        raise CorpusError("its levels followed from held-out values while it was trained, so that its rows do not follow from params.yaml")
+    if course is None:
+        if train.progression.mode == "competence":
+            raise CorpusError("its levels followed from held-out values while it was trained, and it has not told how")
+        course = Cursor(moves=train.progression.moves)
     measure = Measure(index, num_visual_tokens)
     sources = find_sources(index, measure, train, window_documents, seed)
 
     def open_plan(places: Mapping[str, Place], draw: int, level: int) -> MixedPlan:
         return MixedPlan(sources, measure, train, window_documents, seed, places, draw, level)
 
-    plans = Stretches(open_plan, Cursor(moves=train.progression.moves), train.rows_per_step)
+    plans = Stretches(open_plan, course, train.rows_per_step)
     found = []
-    for draw in range(train.steps * train.rows_per_step):
-        step, row = divmod(draw, train.rows_per_step)
-        for segment in plans.at(step).row(draw)[1]:
+    for number_of_row in range(train.steps * train.rows_per_step):
+        step, row = divmod(number_of_row, train.rows_per_step)
+        for segment in plans.at(step).row(course.draw(number_of_row))[1]:
             if segment.document == number:
                 found.append(Sighting(step, row, segment.epoch))
                 break

@@ -17,9 +17,10 @@ from components.checkpoints.manifest import CURSOR_FILE, ENGINE
 from components.data.loader import ahead
 from components.params import TrainParams
 from components.progression.balance import Balance
-from components.run.filetree import whole_folder
+from components.run.filetree import whole_folder, write_whole
 from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
 from components.training.commits import checkpoint_folder
+from components.training.course import COURSE_FILE
 from components.training.engine import build_engine
 from components.training.group_norms import GroupNorms
 from components.training.guard import Guard
@@ -157,6 +158,8 @@ def fit(
     loader = DataLoader(Steps(batch_of, train, rank, start), batch_size=None, generator=torch.Generator())
     module = TrainingModule(network, objective, train, factor, [meter.add, guard.add], stop)
     trainer.fit(module, loader, ckpt_path=job.resume / ENGINE if job.resume else None)
+    if rank == 0:
+        write_whole(job.work / COURSE_FILE, json.dumps(cursor_of(train.steps)))
     with engine.whole_parameters(network):
         if rank == 0:
             _export(network, save, job.export)

@@ -25,6 +25,7 @@ from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_
 from components.training.attempts import Attempts, Limits
 from components.training.commits import KEPT, committer_of, going_on, keep_pinned, second_place
 from components.training.continuing import bring
+from components.training.course import COURSE_FILE, COURSE_TAG, course_of
 from components.training.job import Job
 from components.training.resume import step_of
 from components.training.rollbacks import read_decisions
@@ -58,6 +59,9 @@ def train(
     (fresh / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     write_curve(curve, fresh / LOSSES_FILE)
     write_validation(points, fresh / VALIDATION_FILE)
+    if (course := course_of(job.work, job.train)) is not None:
+        (fresh / COURSE_FILE).write_text(course + "\n", encoding="utf-8")
+        context.tracking.set_tags({COURSE_TAG: course})
     publish_weights(job.export, weights, context.tracking, context.settings)
     keep_pinned(job, context.work.folder / KEPT)
     context.work.publish(fresh, out)

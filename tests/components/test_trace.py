@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from preparation_world import run
 from tiny_line import SOURCE
 
+from components.data.cursor import Cursor
 from components.data.documents import CorpusError
 from components.data.index import DROPPED_FILE, Index
 from components.data.sightings import sightings
 from components.data.stream import TrainStream
 from components.data.takedowns import Takedown, add, read, taken_down
 from components.params import DataParams, TrainParams
+from components.training.course import COURSE_FILE, course_of
 from model.presets import preset
 
 EXAMPLE = SOURCE / "examples" / "folder"
@@ -66,6 +69,27 @@ def test_sightings_are_the_rows_that_the_stream_gives(tmp_path: Path) -> None:
     stream.close()
     unseen = [index.rows("train", "caption")[0].id, index.rows("evaluation", "story")[0].id, "nobody"]
     assert not any(sightings(index, TRAIN, shape.num_visual_tokens, 4, 3, one) for one in unseen)
+
+
+def test_sightings_leave_out_what_a_rollback_left_out(tmp_path: Path) -> None:
+    index = prepared(tmp_path)
+    shape = preset("smoke", vocab_size=index.tokenizer.vocab_size, pad_id=0, bos_id=1, eos_id=2).shape
+    course = Cursor().leaving_out(20, 32).leaving_out(60, 64)
+    stream = TrainStream(index.folder, tmp_path / "outputs/shards", TRAIN, shape, seed=3, window_documents=4, cursor=course)
+    plans = [[[one.document for one in planned.segments] for planned in stream.plan(step)] for step in range(TRAIN.steps)]
+    (tmp_path / COURSE_FILE).write_text(json.dumps(stream.cursor(TRAIN.steps).to_dict()))
+    stream.close()
+    told = course_of(tmp_path, TRAIN)
+    assert told is not None and Cursor.from_dict(json.loads(told)) == Cursor(skipped=course.skipped)
+    moved = 0
+    for row in index.rows("train", "story"):
+        given = [(step, place) for step, rows in enumerate(plans) for place, numbers in enumerate(rows) if index.find(row.id) in numbers]
+        arguments = (index, TRAIN, shape.num_visual_tokens, 4, 3, row.id)
+        assert [(one.step, one.row) for one in sightings(*arguments, Cursor.from_dict(json.loads(told)))] == given
+        moved += [(one.step, one.row) for one in sightings(*arguments)] != given
+    assert moved, "without the course they are others"
+    (tmp_path / COURSE_FILE).write_text(json.dumps(replace(course, skipped=()).to_dict()))
+    assert course_of(tmp_path, TRAIN) is None, "it follows from the parameters"
 
 
 def test_every_document_is_found_by_its_id(tmp_path: Path) -> None:
