@@ -31,11 +31,11 @@ from components.launch.local import launch_ranks
 from components.launch.warm import start_warm, warm_ranks
 from components.params import DataParams, Params, parse
 from components.run.parameters import merged
-from components.training.held_out import ModelHeldOut
+from components.training.guards.journal import read_journal
 from components.training.job import Job, write_job
-from components.training.journal import read_journal
 from components.training.supervise import RANK_MODULE
-from components.training.validation import Tally
+from components.training.validation.held_out import ModelHeldOut
+from components.training.validation.validation import Tally
 from model.build import load_model
 
 OVERLAYS = ("interleaved", "staged", "progressive_fixed", "progressive")

@@ -40,7 +40,7 @@ from components.launch.warm import start_warm, warm_ranks
 from components.params import Params, merge, parse, read_mapping
 from components.run.events import EventWriter
 from components.tracking.spool import read_points
-from components.training.commits import committer_of
+from components.training.checkpoints.commits import committer_of
 from components.training.job import Job, write_job
 from kernels.testing import assert_close
 from model.build import build_model

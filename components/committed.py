@@ -23,9 +23,9 @@ from components.run.paths import RunFiles
 from components.run.workspace import RunRecord
 from components.settings import Settings
 from components.tracking.weights import WeightsRecord, describe_weights
-from components.training.commits import KEPT
+from components.training.checkpoints.commits import KEPT
 
-EXPORT_PROGRAM = "components.training.export_step"
+EXPORT_PROGRAM = "components.training.checkpoints.export_step"
 
 
 @dataclass(frozen=True)

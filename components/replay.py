@@ -40,15 +40,15 @@ from components.starts import begin
 from components.tracking.spool import Point, SpoolWriter, read_points, unfolded
 from components.tracking.stage_run import StageRun
 from components.tracking.weights import fetch_digest
-from components.training.attempts import failure_of
-from components.training.commits import KEPT
+from components.training.checkpoints.commits import KEPT
+from components.training.checkpoints.resume import last_good
+from components.training.guards.attempts import failure_of
+from components.training.guards.rollbacks import read_decisions
 from components.training.job import JOB_FILE, POINTS_FILE, Job, write_job
-from components.training.replay_rank import REPLAY_FILE, result_file
-from components.training.resume import last_good
-from components.training.rollbacks import read_decisions
+from components.training.replay.replay_rank import REPLAY_FILE, result_file
 from components.training.supervise import plan_job
 
-RANK_MODULE = "components.training.replay_rank"
+RANK_MODULE = "components.training.replay.replay_rank"
 COMPARED = ("loss", "text_loss", "image_loss", "grad_norm", "lr")
 _POLL_S = 0.1
 

@@ -18,8 +18,8 @@ from components.checkpoints.manifest import COMPLETE
 from components.params import TrainParams
 from components.run.failures import FailureClass
 from components.tracking.spool import read_points
-from components.training.journal import read_journal
-from components.training.watchdog import Beat, pulse_file
+from components.training.guards.journal import read_journal
+from components.training.guards.watchdog import Beat, pulse_file
 
 TESTS = Path(__file__).parent
 CLASSES = ("one rank", "all ranks", "SIGTERM", "power cut", "supervisor")

@@ -18,30 +18,30 @@ from components.data.loader import ahead
 from components.params import TrainParams
 from components.progression.balance import Balance
 from components.run.filetree import whole_folder, write_whole
-from components.training.checkpointing import METER, Checkpointing, CursorOf, Keeper
-from components.training.commits import checkpoint_folder
+from components.training.checkpoints.checkpointing import METER, Checkpointing, CursorOf, Keeper
+from components.training.checkpoints.commits import checkpoint_folder
+from components.training.checkpoints.origin import Origin
 from components.training.course import COURSE_FILE
 from components.training.engine import build_engine
-from components.training.group_norms import GroupNorms
-from components.training.guard import Guard
-from components.training.heartbeat import Heartbeat
+from components.training.guards.guard import Guard
+from components.training.guards.heartbeat import Heartbeat
+from components.training.guards.journal import Journal
+from components.training.guards.rollbacks import GUARD
+from components.training.guards.watchdog import Pulse, pulse_file
 from components.training.job import Job
-from components.training.journal import Journal
 from components.training.learning_rate import SetRate, lowered
 from components.training.lit_module import TrainingModule
-from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Targets
 from components.training.optimizer import freeze
-from components.training.origin import Origin
 from components.training.progressing import Levels, Progressing, undecided
-from components.training.rollbacks import GUARD
-from components.training.step_log import StepLog
 from components.training.stop_signal import StopSignal
-from components.training.stopwatch import stopwatch
-from components.training.telemetry import Lap, Telemetry
-from components.training.validating import Validation
-from components.training.validation import HeldOut
-from components.training.watchdog import Pulse, pulse_file
+from components.training.telemetry.group_norms import GroupNorms
+from components.training.telemetry.meter import Meter
+from components.training.telemetry.step_log import StepLog
+from components.training.telemetry.stopwatch import stopwatch
+from components.training.telemetry.telemetry import Lap, Telemetry
+from components.training.validation.validating import Validation
+from components.training.validation.validation import HeldOut
 
 BatchOf = Callable[[int, int, int, int], tuple[tuple[Any, ...], Targets]]
 """(step, rank, ranks, number of the micro-batch) → the network's arguments for these rows, and what is to learn in them."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from components.run.events import EventWriter
 from components.tracking.spool import Point, read_points
 from components.tracking.stage_run import StageRun
-from components.training.goodput import GOODPUT, Goodput, began_ms
-from components.training.journal import Entry, read_journal
+from components.training.guards.journal import Entry, read_journal
+from components.training.telemetry.goodput import GOODPUT, Goodput, began_ms
 
 ARTIFACT_EVERY_S = 30.0
 

@@ -7,7 +7,7 @@ import math
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from components.training.bad_steps import not_finite
+from components.training.guards.bad_steps import not_finite
 
 
 class PlainGradients(Callback):

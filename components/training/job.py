@@ -13,9 +13,9 @@ from components.data.places import ShardPlaces
 from components.params import Frozen, TrainParams
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
-from components.training.bad_steps import BadSteps
-from components.training.journal import JOURNAL_FILE
-from components.training.rollbacks import Rollback
+from components.training.guards.bad_steps import BadSteps
+from components.training.guards.journal import JOURNAL_FILE
+from components.training.guards.rollbacks import Rollback
 
 JOB_FILE = "job.json"
 POINTS_FILE = "points.jsonl"

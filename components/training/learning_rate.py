@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from components.params import TrainParams
+from components.training.guards.rollbacks import Rollback, learning_rate_factor
 from components.training.optimizer import schedule
-from components.training.rollbacks import Rollback, learning_rate_factor
 
 
 def lowered(train: TrainParams, rollbacks: Sequence[Rollback]) -> Callable[[int], float]:

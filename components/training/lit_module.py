@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from components.params import TrainParams
-from components.training.bad_steps import not_finite
+from components.training.guards.bad_steps import not_finite
 from components.training.objective import MicroBatch, Objective, Sums
 from components.training.optimizer import build_optimizer
 

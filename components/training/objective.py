@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from components.progression.balance import Balance
-from components.training.sources import Labels, sums_by_name
+from components.training.telemetry.sources import Labels, sums_by_name
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""

@@ -17,15 +17,15 @@ from components.data.index import TOKENIZER_FILE
 from components.data.stream import Cursor, TrainStream
 from components.data.tokenizer import Tokenizer
 from components.run.failures import FailureClass, StageError
-from components.training.held_out import ModelHeldOut
+from components.training.checkpoints.resume import read_cursor
+from components.training.guards.rollbacks import leave_out
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.optimizer import check_patterns
-from components.training.resume import read_cursor
-from components.training.rollbacks import leave_out
-from components.training.sources import labels
 from components.training.start import start_network, write_beside
-from components.training.validation import HeldOut
+from components.training.telemetry.sources import labels
+from components.training.validation.held_out import ModelHeldOut
+from components.training.validation.validation import HeldOut
 from model.batch import InterleavedBatch
 from model.build import build_on_meta, check_sampling
 from model.config import ModelConfig, ModelShape

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from components.progression.competence import Competence, Move
 from components.progression_params import ProgressionParams
-from components.training.journal import Journal, read_journal
+from components.training.guards.journal import Journal, read_journal
 
 
 class Levels(Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from components.params import TrainParams
-from components.training.universal_form import complete, is_universal
+from components.training.checkpoints.universal_form import complete, is_universal
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 CHECKPOINT_CLASSES = [ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler]

@@ -22,13 +22,13 @@ from components.run.paths import Paths
 from components.starts import Started
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WEIGHTS_FILE, describe_weights, publish_weights
-from components.training.attempts import Attempts, Limits
-from components.training.commits import KEPT, committer_of, going_on, keep_pinned, second_place
-from components.training.continuing import bring
+from components.training.checkpoints.commits import KEPT, committer_of, going_on, keep_pinned, second_place
+from components.training.checkpoints.continuing import bring
+from components.training.checkpoints.resume import step_of
 from components.training.course import COURSE_FILE, COURSE_TAG, course_of
+from components.training.guards.attempts import Attempts, Limits
+from components.training.guards.rollbacks import read_decisions
 from components.training.job import Job
-from components.training.resume import step_of
-from components.training.rollbacks import read_decisions
 
 METRICS_FILE, LOSSES_FILE, VALIDATION_FILE = "metrics.json", "losses.csv", "validation.csv"
 RANK_MODULE = "components.training.rank"

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from components.data.cursor import Cursor
+from components.training.checkpoints.resume import read_cursor
+from components.training.guards.rollbacks import leave_out
 from components.training.job import Job
 from components.training.objective import Targets
 from components.training.rank import leave, run_rank
-from components.training.resume import read_cursor
-from components.training.rollbacks import leave_out
 
 
 class HeldOut(standin_rank.HeldOut):

@@ -11,7 +11,7 @@ from training_world import World
 from components.params import TrainParams
 from components.run.failures import StageError
 from components.run.process import die_with_parent, raise_on_termination
-from components.training.attempts import Limits
+from components.training.guards.attempts import Limits
 
 
 def main(work: Path) -> int:

@@ -35,14 +35,14 @@ from components.tracking.mlflow_run import connect, open_run
 from components.tracking.spool import Point, read_points
 from components.tracking.weights import WeightsRecord, damaged_files, describe_weights
 from components.training import supervise
-from components.training.attempts import failure_of
-from components.training.export import export_checkpoint
-from components.training.identity import info_of
+from components.training.checkpoints.export import export_checkpoint
+from components.training.checkpoints.identity import info_of
+from components.training.checkpoints.tensors import read_tensors
+from components.training.guards.attempts import failure_of
+from components.training.guards.journal import read_journal
 from components.training.job import read_job, write_failure
-from components.training.journal import read_journal
-from components.training.samples import draw
-from components.training.sampling import Samples
-from components.training.tensors import read_tensors
+from components.training.telemetry.samples import draw
+from components.training.telemetry.sampling import Samples
 from model.build import load_model
 
 
@@ -268,7 +268,7 @@ def test_a_checkpoint_is_sampled_once_when_it_is_due(line: Line) -> None:
     samples = Samples(job, context.tracking, context.events, lambda: float(next(seconds)), start)
     for _ in range(4):
         samples.look()
-    assert started == ["components.training.sample_rank"]
+    assert started == ["components.training.telemetry.sample_rank"]
     [picture] = tracking.artifacts
     assert [path.name for path in (job.work / "samples").iterdir()] == [picture.name] == ["step-00000004.png"]
     with Image.open(picture) as drawn:

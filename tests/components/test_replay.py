@@ -27,7 +27,7 @@ from components.run.parameters import as_yaml
 from components.run.workspace import Request, RunRecord
 from components.tracking.spool import read_points
 from components.training.job import write_job
-from components.training.replay_rank import REPLAY_FILE, result_file
+from components.training.replay.replay_rank import REPLAY_FILE, result_file
 
 RUN, KEY, DIGEST = "20260101-000000-abcd", "c" * 64, "0123456789abcdef0123456789abcdef.dir"
 

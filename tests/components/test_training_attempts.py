@@ -12,11 +12,11 @@ from training_world import World, train_params
 from components.run.failures import FailureClass, StageError
 from components.tracking.spool import SpoolWriter
 from components.tracking.stage_run import StageRun
-from components.training import attempts
-from components.training.attempts import Limits
-from components.training.journal import Entry
+from components.training.guards import attempts
+from components.training.guards.attempts import Limits
+from components.training.guards.journal import Entry
+from components.training.guards.rollbacks import Decisions, read_decisions
 from components.training.optimizer import schedule
-from components.training.rollbacks import Decisions, read_decisions
 
 PLAIN = {"ranks": 1, "log_every_steps": 1}
 CALM = {"spike_min_steps": 8, "spike_window": 16, "spike_patience": 2}

@@ -12,9 +12,9 @@ from components.checkpoints.folder import CheckpointFolder
 from components.run.failures import FailureClass, StageError
 from components.settings import Settings
 from components.tracking.spool import append_points
-from components.training.commits import COMMITS_FILE, checkpoint_folder, committer_of, keep_pinned, second_place
+from components.training.checkpoints.commits import COMMITS_FILE, checkpoint_folder, committer_of, keep_pinned, second_place
+from components.training.guards.journal import read_journal
 from components.training.job import Job
-from components.training.journal import read_journal
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from training_world import World, train_params
 from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import CheckpointError
 from components.run.failures import FailureClass, StageError
-from components.training.export import export_checkpoint
+from components.training.checkpoints.export import export_checkpoint
+from components.training.checkpoints.tensor_file import write_tensor_file
+from components.training.checkpoints.tensors import Described, check_tensors, describe, frozen_digests, raw, write_tensors
 from components.training.job import Job
-from components.training.tensor_file import write_tensor_file
-from components.training.tensors import Described, check_tensors, describe, frozen_digests, raw, write_tensors
 
 STEP = 4
 SHAPES = [

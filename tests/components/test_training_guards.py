@@ -18,11 +18,10 @@ from training_world import train_params
 from components.data.cursor import Cursor
 from components.guard_params import GuardParams
 from components.run.failures import FailureClass, Restart, StageError
-from components.training.bad_steps import BadSteps
-from components.training.guard import Guard
-from components.training.objective import Sums
-from components.training.restarts import Budget, KilledRank, restart_of
-from components.training.rollbacks import (
+from components.training.guards.bad_steps import BadSteps
+from components.training.guards.guard import Guard
+from components.training.guards.restarts import Budget, KilledRank, restart_of
+from components.training.guards.rollbacks import (
     Decisions,
     Rollback,
     decide,
@@ -32,8 +31,9 @@ from components.training.rollbacks import (
     made_under,
     read_decisions,
 )
-from components.training.spikes import Series, is_spike, observe, score
-from components.training.watchdog import Beat, Pulse, Watchdog, clear_pulses, pulse_file
+from components.training.guards.spikes import Series, is_spike, observe, score
+from components.training.guards.watchdog import Beat, Pulse, Watchdog, clear_pulses, pulse_file
+from components.training.objective import Sums
 
 GUARD = GuardParams(spike_window=32, spike_min_steps=16, spike_patience=3, spike_threshold=10.0)
 QUICK = settings(max_examples=50, deadline=None)

@@ -9,7 +9,7 @@ from components.run.events import EventWriter, read_events
 from components.tracking.spool import append_points
 from components.tracking.stage_run import StageRun, point
 from components.training.forward import Forwarder
-from components.training.journal import Journal, read_journal
+from components.training.guards.journal import Journal, read_journal
 
 
 class Tracking(StageRun):

@@ -12,9 +12,9 @@ from torch import nn
 from training_world import train_params
 
 from components.run.failures import FailureClass, StageError
-from components.training.meter import Meter
 from components.training.objective import MicroBatch, Objective, Sums, Targets
 from components.training.optimizer import build_optimizer, check_patterns, freeze, parameter_groups, schedule
+from components.training.telemetry.meter import Meter
 
 
 class Attention(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 from training_world import World, train_params
 
 from components.data.cursor import Cursor
-from components.training.journal import Journal, read_journal
+from components.training.guards.journal import Journal, read_journal
 from components.training.progressing import Progressing, undecided
 
 LEVELS = [{"max_images": 1}, {"max_images": 2}, {}]

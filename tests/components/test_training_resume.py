@@ -18,10 +18,10 @@ from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.places import FolderPlace
 from components.checkpoints.second import SecondPlace
 from components.run.failures import FailureClass, StageError
-from components.training.attempts import Limits
-from components.training.commits import COMMITS_FILE, committer_of, going_on
+from components.training.checkpoints.commits import COMMITS_FILE, committer_of, going_on
+from components.training.guards.attempts import Limits
+from components.training.guards.journal import read_journal
 from components.training.job import read_job, write_job
-from components.training.journal import read_journal
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from torch import nn
 from training_world import World, train_params
 
 from components.tracking.spool import Point, unfolded
-from components.training.goodput import Goodput, began_ms
-from components.training.meter import Meter
-from components.training.mfu import FlopCount, mfu, peak_flops
 from components.training.objective import Sums
-from components.training.sources import Labels, means_by_name, sums_by_name
-from components.training.stopwatch import DeviceStopwatch, Stopwatch, split
+from components.training.telemetry.goodput import Goodput, began_ms
+from components.training.telemetry.meter import Meter
+from components.training.telemetry.mfu import FlopCount, mfu, peak_flops
+from components.training.telemetry.sources import Labels, means_by_name, sums_by_name
+from components.training.telemetry.stopwatch import DeviceStopwatch, Stopwatch, split
 
 TRAINED, PASSED, BELOW = 6, 4, 2
 

@@ -12,7 +12,7 @@ import torch
 from standin_rank import HeldOut
 from training_world import World, train_params
 
-from components.training.validation import HeldOutBatch, Tally, bucket_of, buckets_up_to, of_bucket
+from components.training.validation.validation import HeldOutBatch, Tally, bucket_of, buckets_up_to, of_bucket
 
 
 def validated(world: World) -> dict[int, dict[str, float]]:

@@ -14,8 +14,8 @@ from real_training import RealWorld, real_params, small_corpus
 from training_world import STEPS, World, train_params
 
 from components.checkpoints.manifest import ENGINE, verify
+from components.training.checkpoints.shape import fitted
 from components.training.parts import mm_interleaved
-from components.training.shape import fitted
 from kernels.testing import assert_close
 
 NOISE = 1e-5

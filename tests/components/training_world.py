@@ -20,13 +20,13 @@ from components.run.events import EventWriter
 from components.run.failures import StageError
 from components.tracking.spool import Point, SpoolWriter, read_points
 from components.tracking.stage_run import StageRun
-from components.training.attempts import Attempts, Limits
-from components.training.commits import committer_of
+from components.training.checkpoints.commits import committer_of
+from components.training.checkpoints.resume import last_good
+from components.training.checkpoints.shape import fitted
+from components.training.guards.attempts import Attempts, Limits
+from components.training.guards.journal import Entry, read_journal
+from components.training.guards.rollbacks import read_decisions
 from components.training.job import Job, forget_failures, read_failure, write_job
-from components.training.journal import Entry, read_journal
-from components.training.resume import last_good
-from components.training.rollbacks import read_decisions
-from components.training.shape import fitted
 
 HERE = Path(__file__).parent
 STEPS = 8

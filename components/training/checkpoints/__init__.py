@@ -1,0 +1,1 @@
+"""What a training keeps of itself: written, found again, fitted to other ranks, exported."""

@@ -1,0 +1,1 @@
+"""One step made again, and what was in it."""

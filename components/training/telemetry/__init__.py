@@ -1,0 +1,1 @@
+"""What a training tells of itself: losses, speed, where the time goes, samples."""
