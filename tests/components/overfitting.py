@@ -6,7 +6,7 @@ import math
 import os
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ from stage_world import Line, smoke_values
 from torch import Tensor
 
 from components.architecture import architecture
-from components.data.documents import TextItem
 from components.data.index import Index
+from components.data.layout import SWAPPED_KINDS, Piece, pieces_of, swap
 from components.data.reader import DocumentReader
 from components.data.transforms import as_float, square
 from components.params import merge, parse
@@ -35,6 +35,9 @@ from model.sequence import Layout
 DOCUMENTS = 16
 _LAST = 4
 """Steps at the end that losses are measured on."""
+_FASTER = ("embed_tokens", "text_decoder", "attentions", "upsamplers")
+"""What learns faster: the words, and what of the UNet starts at next to nothing (`quiet_start`), though only there a picture is told
+what to show."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,15 @@ def learn(family: Family, folder: Path) -> Learned:
     """Train a family and draw its pictures again. `folder` is empty."""
     job = _job(family, folder)
     untrained, batch_of, *_ = mm_interleaved(job)
-    steps = range(job.train.steps - _LAST, job.train.steps)
-    batches = [batch_of(step, 0, 1, 0)[0] for step in range(job.train.steps)]
-    before = _losses(untrained, batches[steps.start :], job)
+    first = job.train.steps - _LAST
+    last = [batch_of(step, 0, 1, 0)[0] for step in range(first, job.train.steps)]
+    best = _best((batch_of(step, 0, 1, 0)[0] for step in range(job.train.steps)), first)
+    before = _losses(untrained, last, job)
     with _alone():
         fit(job, *mm_interleaved(job)[:4])
     trained = load_model(job.export)
-    after = _losses(trained, batches[steps.start :], job)
-    return Learned((before[0], after[0]), _best(batches, steps.start), (before[1], after[1]), *_drawn(trained, job))
+    after = _losses(trained, last, job)
+    return Learned((before[0], after[0]), best, (before[1], after[1]), *_drawn(trained, job))
 
 
 def _job(family: Family, folder: Path) -> Job:
@@ -111,7 +115,7 @@ def _job(family: Family, folder: Path) -> Job:
         "betas": [0.9, 0.99],
         "eps": 1e-8,
         "weight_decay": 0.0,
-        "groups": [{"match": part, "learning_rate_factor": 5} for part in ("embed_tokens", "text_decoder")],
+        "groups": [{"match": part, "learning_rate_factor": 5} for part in _FASTER],
         "checkpoint_every_steps": family.steps,
         "log_every_steps": family.steps,
         "telemetry": {"group_norms_every_steps": 0},
@@ -164,7 +168,7 @@ def _losses(network: MMInterleaved, batches: list[tuple[InterleavedBatch, Layout
     return text, sum(float(one.image_loss_sum) for one in outputs) / max(1.0, sum(float(one.image_count) for one in outputs))
 
 
-def _best(batches: list[tuple[InterleavedBatch, Layout]], first: int) -> float:
+def _best(batches: Iterable[tuple[InterleavedBatch, Layout]], first: int) -> float:
     """The text loss on the batches from `first` on of who knows how often each token follows what stands before it in all batches."""
     follows: dict[int, Counter[int]] = defaultdict(Counter)
     asked: list[tuple[int, int]] = []
@@ -196,14 +200,16 @@ def _drawn(network: MMInterleaved, job: Job) -> tuple[Tensor, Tensor, Tensor]:
     documents: list[int] = []
     for number, row in enumerate(row for kind in index.kinds("train") for row in index.rows("train", kind)):
         loaded = reader.load(row)
-        own = iter(loaded.pictures)
+        pieces: Sequence[Piece] = pieces_of(loaded.document, index.tokenizer)
+        if loaded.document.kind in SWAPPED_KINDS:  # trained in both orders, drawn in the one that tells what to draw
+            pieces = swap(pieces, lambda image: True)
         items: list[tuple[int, ...] | Tensor] = []
-        for item in loaded.document.items:
-            if isinstance(item, TextItem):
-                items.append(tuple(index.tokenizer.encode(item.text)))
+        for piece in pieces:
+            if piece.image is None:
+                items.append(piece.ids)
                 continue
-            picture = torch.from_numpy(as_float(square(next(own), px)[None])[0])
-            if item.loss and items:
+            picture = torch.from_numpy(as_float(square(loaded.pictures[piece.image], px)[None])[0])
+            if piece.loss and items:
                 prompts.append(Prompt(f"{row.id}-{len(items)}", tuple(items)))
                 pictures.append(picture)
                 documents.append(number)
