@@ -35,7 +35,7 @@ ROWS = 32
 def main() -> None:
     asked = options("progression")
     torch.set_num_threads(1)
-    overrides = ("pretrain.rows_per_step=2", "pretrain.validation.rows=1") if asked.quick else ()
+    overrides = ("pretrain.ranks=1", *(("pretrain.rows_per_step=2", "pretrain.validation.rows=1") if asked.quick else ()))
     with tempfile.TemporaryDirectory() as folder, warm_ranks(os.environ, ROOT, Path(folder) / "zygote.log") as warm:
         rows = measure(Path(folder), [parse(merged(ROOT, name, overrides)) for name in OVERLAYS], asked.repetitions, warm)
     publish("progression", rows, asked)
