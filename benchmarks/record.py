@@ -89,7 +89,7 @@ def publish(benchmark: str, rows: Sequence[Row], asked: Options) -> None:
     for column in ("case", "metric", "value", "peer / ratio", "goal", "holds", "checked by"):
         table.add_column(column)
     for row in rows:
-        peer = "" if row.peer is None else f"{row.peer:.4g} / {row.ratio:.2f}"
+        peer = " / ".join(f"{value:.4g}" for value in (row.peer, row.ratio) if value is not None)
         table.add_row(row.case, row.metric, f"{row.value:.4g} {row.unit}".strip(), peer, row.goal, _word(row.holds), row.check)
     Console(width=140).print(table)
     if asked.json:

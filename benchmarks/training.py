@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,18 @@ from benchmarks.published_step import published_twin
 from benchmarks.record import Goal, Options, Row, median_row, options, publish
 from benchmarks.reference_step import golden_folder, made_up_batch, reference_step
 from benchmarks.side_by_side import in_turn
+from benchmarks.training_line import ROOT, Corpus, trained
 from benchmarks.training_rank import Timing, timings_file
-from components.architecture import architecture
-from components.checkpoints.folder import CheckpointFolder
-from components.data.index import TOKENIZER_FILE
-from components.data.places import ShardPlaces
-from components.data.preparation.assembly import Assembly
-from components.data.preparation.executors import open_crew
-from components.data.preparation.inputs import corpora
-from components.data.preparation.progress import Progress
-from components.data.tokenizer import Tokenizer
 from components.launch.local import launch_ranks
 from components.launch.warm import start_warm, warm_ranks
 from components.params import Params, merge, parse, read_mapping
-from components.run.events import EventWriter
 from components.tracking.spool import read_points
-from components.training.checkpoints.commits import committer_of
 from components.training.job import Job, write_job
 from kernels.testing import assert_close
 from model.build import build_model
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 
-ROOT = Path(__file__).resolve().parents[1]
 CORES = 2
 SKIPPED = 4
 """Steps at the start that do not count."""
@@ -83,46 +73,14 @@ class Line:
     def job(self, name: str, work: str, **differs: Any) -> Job:
         """Pretraining of `params.yaml` under an overlay, on a corpus of a thousand documents; `differs` are training parameters."""
         params = parameters(name)
-        index, shards = self._corpus(params)
         train = type(params.pretrain).model_validate(params.pretrain.model_dump() | {"log_every_steps": 1, "warmup_steps": 1} | differs)
-        config = architecture(params.model, Tokenizer.load(index / TOKENIZER_FILE).vocab_size)
-        folder = self.folder / work
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint, _ = CheckpointFolder(folder / "checkpoints").latest()
-        return Job(
-            stage="pretrain",
-            seed=0,
-            deterministic=True,
-            device="cpu",
-            train=train,
-            patterns={},
-            text_loss_weight=params.model.text_loss_weight,
-            image_loss_weight=params.model.image_loss_weight,
-            condition_drop=params.model.condition_drop,
-            window_documents=params.data.window_documents,
-            model=config.to_dict(),
-            initial=None,
-            resume=checkpoint.path if checkpoint else None,
-            index=index,
-            shards=ShardPlaces(folder=shards),
-            work=folder,
-        )
+        return self._corpus.pretraining(params.model_copy(update={"seed": 0, "pretrain": train}), self.folder / work)
 
-    def _corpus(self, params: Params) -> tuple[Path, Path]:
-        body = self.folder / "corpus"
-        if not body.is_dir():
-            from components.data.sources.digits import export_digits
-
-            export_digits(self.folder / "input" / "digits")
-            data = params.data.model_copy(update={"documents": dict.fromkeys(params.data.documents, 150)})
-            body.mkdir()
-            found = corpora(data, 0, self.folder / "input")
-            progress = Progress(EventWriter(None), lambda points: None, sum(len(corpus.units) for corpus in found))
-            with open_crew(0, None, data.shard_timeout_s, lambda number, size: None) as crew:
-                made = Assembly(data, 0, found, body, crew, progress).run(None)
-            made.index.rename(body / "made-index")
-            made.shards.rename(body / "made-shards")
-        return body / "made-index", body / "made-shards"
+    @cached_property
+    def _corpus(self) -> Corpus:
+        data = parameters("small").data
+        few = data.model_copy(update={"documents": dict.fromkeys(data.documents, 150)})
+        return Corpus.prepare(self.folder / "corpus", few, self.folder / "input")
 
 
 def parameters(name: str) -> Params:
@@ -130,19 +88,6 @@ def parameters(name: str) -> Params:
     values = read_mapping(ROOT / "params.yaml")
     overlay = ROOT / "params" / f"{name}.yaml"
     return parse(merge(values, read_mapping(overlay)) if overlay.exists() else values)
-
-
-def trained(job: Job, module: str) -> None:
-    """Run the ranks of a job to their end, its checkpoints committed beside them. Raises RuntimeError where one fails."""
-    write_job(job)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-    with committer_of(job), launch_ranks(module, [str(job.work)], job.train.ranks, environment, job.work / "logs") as ranks:
-        ended = False
-        while not ended:
-            time.sleep(0.05)
-            ended, dead = ranks.poll()
-            if dead is not None:
-                raise RuntimeError(f"{job.work.name}: {dead.last_words()}")
 
 
 def timings(job: Job, rank: int = 0) -> list[Timing]:

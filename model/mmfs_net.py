@@ -69,7 +69,8 @@ class MMFSBlock(nn.Module):
         cells = height * width
         seen = len(references.rows)
         tokens = sample.index_select(0, references.rows).flatten(2).transpose(1, 2)
-        query = (self.query_norm(tokens) + resize_table(self.pos_embed, height)).flatten(0, 1)
+        tokens = self.query_norm(tokens)
+        query = (tokens + resize_table(self.pos_embed, height).to(tokens.dtype)).flatten(0, 1)
         pairs = _per_cell(references.pairs, cells)
         looked = self.mmfs(query, value, self.centres.repeat(seen, 1), pairs, prepared).view(seen, cells, channels)
         unseen = self.mmfs.unseen().view(1, 1, channels).expand(rows, cells, channels)

@@ -65,12 +65,14 @@ class VisualTokenizer(nn.Module):
 
     def forward(self, images: Tensor) -> VisualFeatures:
         """images [n, 3, px, px] in 0..1, in any precision; features are in that of the weights."""
-        hidden, maps = self.encoder((images.to(self.clip_mean.dtype) - self.clip_mean) / self.clip_std)
+        normal = (images.to(self.clip_mean.dtype) - self.clip_mean) / self.clip_std
+        own = self.proj.weight.dtype  # an engine may shorten the weights and leave the buffers long
+        hidden, maps = self.encoder(normal.to(own))
         if self.learned:
             tokens = self.learned_tokens.expand(len(images), -1, -1)
         else:
-            tokens = self.perceiver_resampler(self.post_ln(self.pos_ln(self.pos_proj(hidden)) + self.pos_embed))
-        return VisualFeatures(self.proj(tokens), tuple(each + self._positions(each.shape[-1]) for each in maps))
+            tokens = self.perceiver_resampler(self.post_ln(self.pos_ln(self.pos_proj(hidden)) + self.pos_embed.to(own)))
+        return VisualFeatures(self.proj(tokens), tuple(each + self._positions(each.shape[-1]).to(own) for each in maps))
 
     def _positions(self, side: int) -> Tensor:
         return resize_table(self.pos_embed[self.class_tokens :], side).T.unflatten(1, (side, side))

@@ -225,5 +225,5 @@ def test_the_orders_of_documents_differ_in_nothing_else() -> None:
             del values["pretrain"]["mixture" if other is staged else "progression"]
         assert own == asked
     assert fixed.pretrain.progression.levels == competence.pretrain.progression.levels
-    assert fixed.pretrain.progression.moves == ((16, 1), (32, 2))
+    assert fixed.pretrain.progression.moves == ((48, 1), (96, 2))
     assert first.pretrain.progression.mode == "none"
