@@ -171,7 +171,7 @@ def checkpoints(line: Line, name: str, asked: Options) -> list[Row]:
 
 
 def _checkpoint_cost(job: Job) -> tuple[float, float, float]:
-    """Medians: seconds of a checkpoint on the training path; the same with the commit beside it, as if that took the whole machine; and this
+    """Medians: seconds of a checkpoint on the training path; the same with the commit beside it, as if that took all cores; and this
     bound as a share of wall time where there is a checkpoint in CHECKPOINT_EVERY steps."""
     saved = [entry.figures for entry in read_journal(job.work / COMMITS_FILE)[0] if entry.kind == "checkpoint"]
     step = statistics.median(point["metrics"]["time/step"] for point in read_points(job.points)[0][SKIPPED:])
