@@ -111,6 +111,11 @@ class Home:
         return self.folder / "shards"
 
     @property
+    def continued(self) -> Path:
+        """Checkpoints that runs went on from, one folder per digest."""
+        return self.folder / "continued"
+
+    @property
     def spools(self) -> Path:
         """Tracking records that wait for the tracking server."""
         return self.folder / "spool"

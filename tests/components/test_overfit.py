@@ -13,12 +13,12 @@ QUICK = {
 }
 """What draws nothing, as in Tables 12 and 13."""
 DRAWING = {
-    "pretraining": Family({"caption": 4, "question": 4, "referring": 4, "segmentation": 2, "story": 2}, steps=200, rows=2),
+    "pretraining": Family({"caption": 4, "question": 4, "referring": 4, "segmentation": 2, "story": 2}, steps=1500, rows=2),
     "segmentation": Family({"segmentation": 16}, steps=150, rows=2, learning_rate=4e-3),
     "story": Family({"story": 16}, steps=1500, rows=2),
     "story_joint": Family({"story": 16}, steps=1500, rows=2, data={"stories": "joint"}),
     "style": Family({"style": 16}, steps=2000, rows=4, learning_rate=2e-3),
-    "decompose": Family({"decompose": 16}, steps=300, rows=2),
+    "decompose": Family({"decompose": 16}, steps=1500, rows=2),
 }
 """The losses are near their floor long before a picture can be told from another: in the first 300 updates of `style` what is drawn is a
 blur on the right ground, made from the earlier pictures alone, and exchanging the conditions changes no loss."""
