@@ -60,9 +60,10 @@ def test_ranks_stages_and_accumulation_do_not_change_the_mathematics(shape: dict
 
 
 @pytest.mark.faults
-def test_two_ranks_in_bfloat16_follow_float32(trained: Callable[..., RealWorld]) -> None:
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_in_bfloat16_follow_float32(stage: int, trained: Callable[..., RealWorld]) -> None:
     """The engine's bfloat16: weights in 16 bits, the optimizer's copy in float32. Near float32, and not float32 itself."""
-    whole, short = trained(ranks=1).curve, trained(zero_stage=2, precision="bf16-mixed").curve
+    whole, short = trained(ranks=1).curve, trained(zero_stage=stage, precision="bf16-mixed").curve
     assert_alike(whole, short, BFLOAT16)
     assert all(not math.isclose(one[1], other[1], rel_tol=NOISE) for one, other in zip(whole, short, strict=True))
 
