@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,13 @@ def down(settings: Settings) -> Settings:
     return settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{port}"})
 
 
-def only_run(settings: Settings):  # type: ignore[no-untyped-def]
+def runs_of(settings: Settings):  # type: ignore[no-untyped-def]
     client = connect(settings)
-    runs = client.search_runs([client.get_experiment_by_name("mmfs").experiment_id])
+    return client, client.search_runs([client.get_experiment_by_name("mmfs").experiment_id])
+
+
+def only_run(settings: Settings):  # type: ignore[no-untyped-def]
+    client, runs = runs_of(settings)
     assert len(runs) == 1
     return client, runs[0]
 
@@ -98,12 +103,10 @@ def test_a_stage_run_holds_all_that_was_said(settings: Settings, tmp_path: Path)
 
 
 def test_system_metrics_come_with_a_run_that_lasts(settings: Settings) -> None:
-    import time
-
     run = StageRun.open(settings, "pretrain", KEY, {})
     deadline = time.monotonic() + PATIENCE_S
-    while not only_run(settings)[1].data.metrics and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while not any(found.data.metrics for found in runs_of(settings)[1]) and time.monotonic() < deadline:
+        time.sleep(0.2)  # the run is opened by a thread: at first there may be none
     run.close("FINISHED")
     _, found = only_run(settings)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(found.data.metrics)
