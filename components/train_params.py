@@ -95,6 +95,13 @@ class TrainParams(Frozen):
     eps: float = Field(1e-6, gt=0, description="AdamW's epsilon (Table 11)")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's, on parameters that no group claims")
     clip_norm: float = Field(1.0, gt=0, description="global gradient norm")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="above 0 a moving average of the weights with this decay is kept, also in checkpoints, and is what is exported; no "
+        "recipe of MM-Interleaved has one (BAGEL, from which ILLUME-X starts: 0.9999, in fine-tuning 0.995)",
+    )
     groups: tuple[ParameterGroup, ...] = Field((), description="parameters with values of their own; the first match counts")
     freeze: tuple[str, ...] = Field((), description="parameters whose name contains one of these are not trained")
     zero_stage: Literal[1, 2, 3] = Field(

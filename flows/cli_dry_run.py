@@ -48,6 +48,8 @@ def _show(plan: StagePlan) -> None:
         f"{plan.rows_at_once} rows"
     )
     console.print(f"  budget   {plan.steps:,} steps, {plan.warmup_steps:,} of them warm-up; {plan.token_budget:,} tokens, padding included")
+    if plan.ema_decay:
+        console.print(f"  average  of the weights with decay {plan.ema_decay:g}, which is exported")
     console.print(f"  loss     text {plan.text_loss_weight:g}, pictures {plan.image_loss_weight:g}")
     console.print(f"  mixture  {', '.join(f'{name} {share}' for name, share in shares(plan.mixture).items())}\n")
 

@@ -14,6 +14,7 @@ from torch import nn
 from components.launch.imports import heavy_imports
 from components.params import TrainParams
 from components.run.failures import FailureClass, StageError
+from components.training.averages import PutAverages, put_averages
 from components.training.gradients import PlainGradients
 
 
@@ -27,6 +28,8 @@ class Engine:
     """Global gradient norm of the last step before clipping; not finite when the step was left out."""
     whole_parameters: Callable[[nn.Module], AbstractContextManager[None]]
     """Context in which this rank sees all parameters whole."""
+    put_averages: PutAverages
+    """Overwrites the weights with their moving averages, where the optimizer keeps them; every rank takes part."""
 
 
 def build_engine(train: TrainParams, device: str, resume: Path | None = None) -> Engine:
@@ -41,9 +44,9 @@ def build_engine(train: TrainParams, device: str, resume: Path | None = None) ->
     if not train.sharded_stage:
         gradients = PlainGradients(train.clip_norm, train.precision == "16-mixed")
         strategy = SingleDeviceStrategy(device="cuda:0" if device == "cuda" else "cpu")
-        return Engine(strategy, (gradients,), lambda: gradients.norm, lambda network: nullcontext())
+        return Engine(strategy, (gradients,), lambda: gradients.norm, lambda network: nullcontext(), put_averages)
     with heavy_imports():
         from components.training.strategy import zero_strategy  # only here: importing DeepSpeed takes seconds
 
     zero = zero_strategy(train, device, resume)
-    return Engine(zero, (), zero.gradient_norm, zero.whole_parameters)
+    return Engine(zero, (), zero.gradient_norm, zero.whole_parameters, zero.put_averages)

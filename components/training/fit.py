@@ -160,6 +160,8 @@ def fit(
     trainer.fit(module, loader, ckpt_path=job.resume / ENGINE if job.resume else None)
     if rank == 0:
         write_whole(job.work / COURSE_FILE, json.dumps(cursor_of(train.steps)))
+    if train.ema_decay:
+        engine.put_averages(network, trainer.optimizers[0])
     with engine.whole_parameters(network):
         if rank == 0:
             _export(network, save, job.export)

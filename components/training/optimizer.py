@@ -11,6 +11,7 @@ from torch import nn
 
 from components.params import ParameterGroup, TrainParams
 from components.run.failures import FailureClass, StageError
+from components.training.averages import AveragedAdamW
 
 
 def check_patterns(names: Iterable[str], patterns: Mapping[str, Sequence[str]]) -> None:
@@ -77,8 +78,10 @@ def schedule(train: TrainParams) -> Callable[[int], float]:
 
 
 def build_optimizer(network: nn.Module, train: TrainParams) -> torch.optim.AdamW:
-    """AdamW over the network's parameter groups."""
-    return torch.optim.AdamW(parameter_groups(network, train), lr=train.learning_rate, betas=train.betas, eps=train.eps, fused=True)
+    """AdamW over the network's parameter groups, with an average of the weights where `train.ema_decay` asks for one."""
+    options: dict[str, Any] = {"lr": train.learning_rate, "betas": train.betas, "eps": train.eps, "fused": True}
+    groups = parameter_groups(network, train)
+    return AveragedAdamW(groups, train.ema_decay, **options) if train.ema_decay else torch.optim.AdamW(groups, **options)
 
 
 def _shape(parameter: nn.Parameter) -> Sequence[int]:

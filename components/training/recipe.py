@@ -47,6 +47,7 @@ class StagePlan:
     steps: int
     warmup_steps: int
     token_budget: int
+    ema_decay: float
     text_loss_weight: float
     image_loss_weight: float
     mixture: dict[str, Weight]
@@ -97,6 +98,7 @@ def _plan(params: Params, stage: str, network: MMInterleaved) -> StagePlan:
         steps=train.steps,
         warmup_steps=train.warmup_steps,
         token_budget=train.token_budget,
+        ema_decay=train.ema_decay,
         text_loss_weight=params.model.text_loss_weight if text is None else text,
         image_loss_weight=params.model.image_loss_weight if image is None else image,
         mixture={name: weight for name, weight in train.mixture.items() if is_drawn(weight)},

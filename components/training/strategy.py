@@ -10,7 +10,7 @@ import deepspeed
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
+from deepspeed.utils.tensor_fragment import fragment_address, safe_get_full_optimizer_state
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DeepSpeedStrategy
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from components.params import TrainParams
+from components.training.averages import AVERAGE
 from components.training.checkpoints.universal_form import complete, is_universal
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -73,6 +74,24 @@ class ZeroStrategy(DeepSpeedStrategy):
         return cast(
             "AbstractContextManager[None]", deepspeed.zero.GatheredParameters(list(network.parameters()), enabled=self.zero_stage_3)
         )
+
+    def teardown(self) -> None:
+        """Nothing goes to the processor's memory, as Lightning would have it: what is exported is gathered from the devices, afterwards."""
+
+    @torch.no_grad()
+    def put_averages(self, network: nn.Module, optimizer: Optimizer) -> None:
+        """Overwrite the weights with the averages that the optimizer keeps."""
+        zero = self.deepspeed_engine.optimizer
+        if not self.zero_stage_3:
+            for group in zero.optimizer.param_groups:
+                [flat] = group["params"]
+                flat.copy_(zero.optimizer.state[flat][AVERAGE])
+            return zero.update_lp_params()
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                average = safe_get_full_optimizer_state(parameter, AVERAGE)
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                    parameter.copy_(average)
 
 
 class CpuZeroStrategy(ZeroStrategy):

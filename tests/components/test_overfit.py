@@ -13,7 +13,9 @@ QUICK = {
 }
 """What draws nothing, as in Tables 12 and 13."""
 DRAWING = {
-    "pretraining": Family({"caption": 4, "question": 4, "referring": 4, "segmentation": 2, "story": 2}, steps=1500, rows=2),
+    "pretraining": Family(
+        {"caption": 4, "question": 4, "referring": 4, "segmentation": 2, "story": 2}, steps=2000, rows=4, learning_rate=2e-3
+    ),
     "segmentation": Family({"segmentation": 16}, steps=150, rows=2, learning_rate=4e-3),
     "story": Family({"story": 16}, steps=1500, rows=2),
     "story_joint": Family({"story": 16}, steps=1500, rows=2, data={"stories": "joint"}),

@@ -51,7 +51,9 @@ def test_people_read_groups_batch_budget_and_mixture(mmfs, repository: Path) -> 
         "`mmfs run` would refuse this: model: pretrain: preset paper_13b draws through a Stable Diffusion autoencoder",
     ):
         assert part in told
-    assert "would refuse" not in mmfs("run", "--dry-run").out
+    plain, averaged = (mmfs("run", "--dry-run", *more).out for more in ((), ("--set", "pretrain.ema_decay=0.999")))
+    assert "would refuse" not in plain + averaged
+    assert ("average" in plain, "average  of the weights with decay 0.999" in averaged) == (False, True)
 
 
 def test_a_wrong_pattern_is_named(mmfs, repository: Path) -> None:

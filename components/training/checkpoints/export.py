@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from components.checkpoints.manifest import ENGINE, CheckpointError, read_manifest
 from components.run.failures import FailureClass, StageError
 from components.run.filetree import whole_folder
-from components.training.checkpoints.stored import stored_weights
+from components.training.checkpoints.stored import stored_averages, stored_weights
 from components.training.checkpoints.tensor_file import write_tensor_file
 from components.training.checkpoints.tensors import TENSORS_FILE, Described, digest, missing, read_tensors
 from components.training.job import JOB_FILE, Job
@@ -24,7 +24,8 @@ BESIDE = "beside"
 
 
 def export_checkpoint(checkpoint: Path, folder: Path, start: Callable[[Job], nn.Module] = start_network) -> None:
-    """Write the weights of a committed checkpoint, plain or of any ZeRO stage, into a folder, which appears whole or not at all.
+    """Write the weights of a committed checkpoint, plain or of any ZeRO stage, into a folder, which appears whole or not at all. Where
+    the training keeps averages of them, those.
 
     Tensors are read and written one by one. Where the training froze parameters the network it started from is made by `start`, once:
     they are taken from there and must have the digests that the checkpoint tells. Raises CheckpointError for what is not committed or
@@ -35,9 +36,10 @@ def export_checkpoint(checkpoint: Path, folder: Path, start: Callable[[Job], nn.
         tensors = read_tensors(checkpoint / TENSORS_FILE)
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"{checkpoint / TENSORS_FILE}: unreadable; was it written by an older mmfs? ({error})") from None
-    weights = stored_weights(checkpoint / ENGINE)
+    weights = dict(stored_weights(checkpoint / ENGINE))
     if problems := missing(tensors, weights.keys()):
         raise CheckpointError(f"{checkpoint}: {'; '.join(problems)}")
+    weights |= stored_averages(checkpoint / ENGINE)
     frozen = {name for name, tensor in tensors.items() if tensor.sha256 is not None}
     network = _start(checkpoint, start).state_dict() if frozen else {}
 

@@ -16,7 +16,7 @@ from components.training.checkpoints.shape import Shape
 from components.training.job import Job
 
 _SCHEDULE = {"steps", "warmup_steps", "learning_rate", "final_learning_rate_factor", "betas", "eps", "weight_decay", "clip_norm"}
-_OPTIMIZED = {"groups", "freeze"}
+_OPTIMIZED = {"groups", "freeze", "ema_decay"}
 _ROWS = {"rows_per_step", "row_tokens", "mixture", "packing", "rows_of", "max_images_per_row", "few_shot", "image_px", "augmentation"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

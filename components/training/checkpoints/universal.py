@@ -25,8 +25,9 @@ from torch import Tensor
 from components.checkpoints.manifest import COMMIT, COMPLETE, CURSOR_FILE, ENGINE, MANIFEST
 from components.data.keyed import digest
 from components.run.filetree import whole_folder
+from components.training.averages import AVERAGE
 from components.training.checkpoints.shape import Shape
-from components.training.checkpoints.stored import NETWORK
+from components.training.checkpoints.stored import NETWORK, stored_averages
 from components.training.checkpoints.universal_form import BUFFERS, LATEST, OPTIMIZER, TAG
 from components.training.random_state import save_random_state
 from components.training.rank import compile_nothing
@@ -82,6 +83,7 @@ def _from_zero(source: Path, states: Path) -> Held:
     first = _load(min(states.glob("*_model_states.pt")))
     kept = _load(states / OPTIMIZER)
     shapes = {name: shape for group in first["param_shapes"] for name, shape in group.items()}
+    averages = stored_averages(source.parent)
     step = None
     for name, shape in shapes.items():
         place = states / "zero" / name
@@ -89,6 +91,8 @@ def _from_zero(source: Path, states: Path) -> Held:
             for key in ("fp32", *_MOMENTS):
                 torch.save({"param": _load(place / f"{key}.pt").view(shape)}, place / f"{key}.pt")
             torch.save(kept["optimizer_state_dict"]["state"][0]["step"], place / "step.pt")
+        if (average := averages.get(name.removeprefix(NETWORK))) is not None:  # of which DeepSpeed's converter knows nothing
+            torch.save({"param": average().clone()}, place / f"{AVERAGE}.pt")
         step = _load(place / "step.pt") if step is None else step
     assert step is not None  # a training without parameters ends before it begins
     client = {key: value for key, value in first.items() if key in _LIGHTNING}
@@ -110,7 +114,7 @@ def _from_plain(file: Path, states: Path) -> Held:
             step = moments["step"]
             place.mkdir(parents=True)
             torch.save({"param": held["state_dict"][place.name]}, place / "fp32.pt")
-            for moment in _MOMENTS:
+            for moment in (*_MOMENTS, *({AVERAGE} & moments.keys())):
                 torch.save({"param": moments[moment]}, place / f"{moment}.pt")
             torch.save(step, place / "step.pt")
     buffers = {name: value for name, value in held["state_dict"].items() if name not in trained}
@@ -149,7 +153,8 @@ def _plain(states: Path, held: Held) -> dict[str, Any]:
         for name in group["parameters"]:
             place = states / "zero" / f"{NETWORK}{name}"
             weights[place.name] = _load(place / "fp32.pt")["param"]
-            moments = {moment: _load(place / f"{moment}.pt")["param"] for moment in _MOMENTS}
+            kept = [moment for moment in (*_MOMENTS, AVERAGE) if (place / f"{moment}.pt").exists()]
+            moments = {moment: _load(place / f"{moment}.pt")["param"] for moment in kept}
             state[len(state)] = {"step": held.step.to(torch.float32).clone(), **moments}
         groups.append({**group, "params": list(range(first, len(state)))})
     scales = {} if held.scale is None else {_SCALES: torch.amp.GradScaler("cpu", init_scale=held.scale).state_dict()}

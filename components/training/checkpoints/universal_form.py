@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from components.training.averages import AVERAGE
+
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
 TAG, LATEST, BUFFERS = "checkpoint", "latest_universal", "buffers.pt"
 OPTIMIZER = "zero/optimizer_state.pt"
@@ -21,7 +24,7 @@ def is_universal(engine: Path) -> bool:
 
 def complete(engine: DeepSpeedEngine, folder: Path) -> None:
     """Put right what DeepSpeed 0.19 makes of the universal form: it reads no buffers, and at stage 3 it gives every group the values of the
-    first, and all states one and the same tensor that counts their steps."""
+    first, all states one and the same tensor that counts their steps, and none of them what it does not know by name."""
     optimizer = engine.optimizer.optimizer
     saved = torch.load(folder / TAG / OPTIMIZER, map_location="cpu", weights_only=True)["param_groups"]
     for group, values in zip(optimizer.param_groups, saved, strict=True):
@@ -29,9 +32,20 @@ def complete(engine: DeepSpeedEngine, folder: Path) -> None:
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] = state["step"].clone()
+    if engine.zero_optimization_partition_weights():
+        _read_averages(engine.optimizer, folder / TAG / "zero")
     own = dict(engine.module.named_buffers())
     for name, value in torch.load(folder / BUFFERS, map_location="cpu", weights_only=True).items():
         own[name].copy_(value)
+
+
+def _read_averages(zero: DeepSpeedZeroOptimizer_Stage3, folder: Path) -> None:
+    """This rank's share of the averages that were stored, if any were."""
+    for parameters, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+        places = [folder / zero.param_names[parameter] for parameter in parameters]
+        if all((place / f"{AVERAGE}.pt").exists() for place in places):
+            shares = [zero.load_hp_checkpoint_state(str(place), AVERAGE, param=one) for place, one in zip(places, parameters, strict=True)]
+            zero.optimizer.state[flat][AVERAGE] = torch.cat(shares).to(flat)
 
 
 def stored(engine: Path) -> dict[str, Path]:
