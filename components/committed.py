@@ -14,6 +14,7 @@ from pathlib import Path
 
 from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import MANIFEST, Checkpoint, CheckpointError, verify
+from components.checkpoints.places import PlaceError
 from components.params import TASKS
 from components.run.events import Event, read_events
 from components.run.failures import FailureClass, StageError
@@ -23,8 +24,10 @@ from components.run.paths import RunFiles
 from components.run.workspace import RunRecord
 from components.settings import Settings
 from components.tracking.weights import WeightsRecord, describe_weights
-from components.training.checkpoints.commits import KEPT
+from components.training.checkpoints.commits import KEPT, second_place
 
+FETCHED = "fetched"
+"""Folder beside the unfinished work: checkpoints that were copied from the second place to be looked at."""
 EXPORT_PROGRAM = "components.training.checkpoints.export_step"
 
 
@@ -62,7 +65,7 @@ class Committed:
 
 
 def find_committed(settings: Settings, run_id: str, stage: str, step: int | None = None) -> Committed:
-    """The checkpoint of a step, or the newest; its files are not looked at yet.
+    """The checkpoint of a step, or the newest; its files are not looked at yet. One that only the second place has is copied here.
 
     Raises StageError naming the steps there are, or why there are none.
     """
@@ -74,6 +77,7 @@ def find_committed(settings: Settings, run_id: str, stage: str, step: int | None
     work = settings.work_root / key
     places = (work / "body" / "checkpoints", work / KEPT)
     folder = CheckpointFolder(next((place for place in places if place.is_dir()), places[0]))
+    folder = _from_second(settings, key, folder, step) or folder
     if not folder.steps():
         message = f"{address} of run {run_id} has no checkpoint: none was committed yet, or it has finished and kept only pinned ones"
         raise StageError(FailureClass.BAD_CONFIG, message, "what a run finished is registered, `mmfs models list` shows it")
@@ -145,6 +149,25 @@ def stage_key(files: RunFiles, address: str, run_id: str) -> str:
         return keys[address]
     message = f"run {run_id} has not begun {address}"
     raise StageError(FailureClass.BAD_CONFIG, message, "name another stage with --stage, or wait until it has")
+
+
+def _from_second(settings: Settings, key: str, local: CheckpointFolder, step: int | None) -> CheckpointFolder | None:
+    """A folder beside the unfinished work with the step, or with the newest, where the second place has it and `local` has not."""
+    folder = CheckpointFolder(settings.work_root / key / FETCHED)
+    try:
+        second = second_place(settings, key)
+        steps = second.steps() if second else []
+        wanted = max(steps, default=0) if step is None else step
+        if second is None or wanted not in steps or wanted in local.steps() or (step is None and wanted < max(local.steps(), default=0)):
+            return None
+        if wanted not in folder.steps():
+            folder.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.folder, prefix=".copying-") as scratch:
+                copy = CheckpointFolder(Path(scratch))
+                place(copy.adopt(wanted, second.fetch(wanted, copy.begin(wanted))).path, folder.folder / f"step-{wanted:08d}")
+        return folder
+    except (PlaceError, CheckpointError) as error:
+        raise StageError(FailureClass.INFRASTRUCTURE, f"MMFS_CHECKPOINTS: {error}", "look whether it answers, or unset it") from None
 
 
 def _started(files: RunFiles, address: str) -> list[Event]:

@@ -19,6 +19,9 @@ from training_world import train_params
 
 from components import finetune, pretrain
 from components.checkpoints.folder import CheckpointFolder
+from components.checkpoints.manifest import verify
+from components.checkpoints.places import open_place
+from components.checkpoints.second import SecondPlace
 from components.committed import Committed, find_committed, find_unfinished, hold
 from components.continuation import Continuation
 from components.evaluate_step import evaluate_step
@@ -228,6 +231,28 @@ def test_a_committed_step_is_scored_and_registered_while_training_goes_on(line: 
     with hold(settings, find_committed(settings, "a-run", "pretrain", 4)) as committed:
         shutil.rmtree(committed.folder.folder / "step-00000004")  # retention drops it meanwhile
         check_scores_and_version(line, settings, run_id, committed)
+
+
+def test_a_step_that_only_the_second_place_has_is_copied_back(running: tuple[Settings, str], tmp_path: Path) -> None:
+    settings, _ = running
+    here = find_committed(settings, "a-run", "pretrain", 2)
+    second = SecondPlace(open_place(str(tmp_path / "place"), here.key))
+    second.claim({})
+    second.send(here.checkpoint.path, 2)
+    shutil.rmtree(here.checkpoint.path)
+    for step in (2, None):  # the newest is the one that is still here
+        both = settings.model_copy(update={"checkpoints": str(tmp_path / "place")})
+        found = find_committed(both, "a-run", "pretrain", step)
+        assert (found.step, found.folder.folder == here.folder.folder) == ((2, False) if step else (4, True))
+        with hold(both, found) as held:
+            assert verify(held.checkpoint.path).step == found.step
+    assert find_committed(both, "a-run", "pretrain", 2).digest == here.digest
+    shutil.rmtree(here.folder.folder.parent)
+    assert find_unfinished(both, "a-run").digest == here.digest
+    (tmp_path / "place" / here.key / "step-00000002" / "COMMIT").write_bytes(b"torn")
+    shutil.rmtree(settings.work_root / here.key)
+    with pytest.raises(StageError, match=r"MMFS_CHECKPOINTS: .*COMMIT is absent or unreadable"):
+        find_committed(both, "a-run", "pretrain", 2)
 
 
 def check_scores_and_version(line: Line, settings: Settings, run_id: str, committed: Committed) -> None:

@@ -21,6 +21,7 @@ from components.run.failures import FailureClass, StageError
 from components.training.checkpoints.commits import COMMITS_FILE, committer_of, going_on
 from components.training.guards.attempts import Limits
 from components.training.guards.journal import read_journal
+from components.training.guards.rollbacks import read_decisions
 from components.training.job import read_job, write_job
 
 
@@ -130,6 +131,20 @@ def test_a_machine_without_a_work_folder_goes_on_from_the_second_place(
     with pytest.raises(StageError, match=r"of another training: schedule\.learning_rate is 0\.001, the checkpoint has 0\.01") as error:
         going_on(other)
     assert error.value.failure is FailureClass.BAD_CONFIG
+
+
+def test_what_was_decided_about_bad_steps_comes_from_the_second_place_too(warm: Mapping[str, str], tmp_path: Path) -> None:
+    train = train_params(ranks=1, accumulate=2, guard={"learning_rate_factor": 0.5, "cool_down_steps": 20})
+    second = partial(SecondPlace, FolderPlace(tmp_path / "place"))
+    whole, lost, new = (World(tmp_path / name, train, warm) for name in ("whole", "lost", "new"))
+    whole.supervise(POISON_AT="3")
+    with pytest.raises(StageError, match="ended with status -9"):
+        lost.supervise(Limits(restarts=0), partial(committer_of, second=second()), POISON_AT="3", KILL_AT="6:0:9")
+    new.work.mkdir()
+    job, _ = going_on(new.job(), second())
+    assert job.rollbacks == read_decisions(new.work).rollbacks == read_decisions(lost.work).rollbacks != ()
+    assert new.attempt(POISON_AT="3") is None, "the rows are left out and the rate stays low"
+    assert new.digest == whole.digest
 
 
 def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str, str], tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from components.run.failures import FailureClass, StageError
 from components.settings import Settings
 from components.tracking.spool import read_points
 from components.training.checkpoints.identity import identity_of
-from components.training.checkpoints.resume import refuse_rolled_back
+from components.training.checkpoints.resume import read_states, refuse_rolled_back
 from components.training.checkpoints.shape import CONVERTED, fitted
 from components.training.guards.journal import Journal
-from components.training.job import Job
+from components.training.guards.rollbacks import Decisions, made_under
+from components.training.job import Job, read_job
 
 KEPT = "checkpoints"
 """Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
@@ -42,9 +43,18 @@ def second_place(settings: Settings, key: str) -> SecondPlace | None:
 
 
 def going_on(job: Job, second: SecondPlace | None = None) -> tuple[Job, list[str]]:
-    """The job with the checkpoint it goes on from, fitted to its ranks, if there is one, and what was passed over: see find_resume."""
+    """The job with the checkpoint it goes on from, fitted to its ranks, if there is one, and what was passed over: see find_resume.
+
+    A checkpoint knows what had been decided about bad steps when it was written. A machine that was not there takes it from it.
+    """
     found, notes = find_resume(checkpoint_folder(job), identity_of(job), refuse_rolled_back(job.rollbacks), second)
-    return job.model_copy(update={"resume": fitted(found, job.train, job.seed, job.work / CONVERTED) if found else None}), notes
+    if found is None:
+        return job.model_copy(update={"resume": None}), notes
+    if made_under(read_states(found.path)) > len(job.rollbacks):
+        decided = read_job(found.path).rollbacks
+        Decisions(rollbacks=decided, settled=len(decided)).write(job.work)
+        job = job.model_copy(update={"rollbacks": decided})
+    return job.model_copy(update={"resume": fitted(found, job.train, job.seed, job.work / CONVERTED)}), notes
 
 
 def committer_of(job: Job, second: SecondPlace | None = None) -> Committer:

@@ -13,10 +13,9 @@ from components.run.filetree import link_tree, whole_folder
 from components.settings import Settings
 from components.tracking.spool import append_points, read_points
 from components.training.checkpoints.commits import checkpoint_folder
-from components.training.checkpoints.resume import read_states
 from components.training.guards.journal import Journal
-from components.training.guards.rollbacks import Decisions, made_under, read_decisions
-from components.training.job import POINTS_FILE, Job
+from components.training.guards.rollbacks import Decisions
+from components.training.job import POINTS_FILE, Job, read_job
 
 _CHECKPOINT = "checkpoint"
 
@@ -43,7 +42,7 @@ def bring(origin: Continuation, job: Job, settings: Settings) -> None:
 
 
 def _kept(origin: Continuation, stage: str, settings: Settings) -> Path:
-    """The folder of this machine's copy: the checkpoint, and beside it the curve and the decisions of its training."""
+    """The folder of this machine's copy: the checkpoint, and beside it the curve of its training."""
     kept = settings.home.continued / origin.digest
     if kept.is_dir():
         return kept
@@ -55,13 +54,12 @@ def _kept(origin: Continuation, stage: str, settings: Settings) -> Path:
     with whole_folder(kept) as fresh:
         link_tree(found.checkpoint.path, fresh / _CHECKPOINT)
         append_points(fresh / POINTS_FILE, read_points(body / POINTS_FILE)[0])
-        read_decisions(body).write(fresh)
     return kept
 
 
 def _bring_history(kept: Path, job: Job, origin: Continuation) -> None:
     """Before the checkpoint has its name: what a kill leaves of it is written again."""
-    decided = read_decisions(kept).rollbacks[: made_under(read_states(kept / _CHECKPOINT))]
+    decided = read_job(kept / _CHECKPOINT).rollbacks
     Decisions(rollbacks=decided, settled=len(decided)).write(job.work)
     job.points.unlink(missing_ok=True)
     append_points(job.points, [point for point in read_points(kept / POINTS_FILE)[0] if point["step"] <= origin.step])
