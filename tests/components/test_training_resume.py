@@ -145,6 +145,7 @@ def test_what_was_decided_about_bad_steps_comes_from_the_second_place_too(warm: 
     assert job.rollbacks == read_decisions(new.work).rollbacks == read_decisions(lost.work).rollbacks != ()
     assert new.attempt(POISON_AT="3") is None, "the rows are left out and the rate stays low"
     assert new.digest == whole.digest
+    assert new.curve == whole.curve, "the steps of the other machine too"
 
 
 def test_losses_and_norms_do_not_depend_on_how_rows_are_dealt(warm: Mapping[str, str], tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from components.checkpoints.places import open_place
 from components.checkpoints.resume import find_resume
 from components.checkpoints.second import SecondPlace
 from components.run.failures import FailureClass, StageError
+from components.run.filetree import write_whole
 from components.settings import Settings
-from components.tracking.spool import read_points
+from components.tracking.spool import last_step, read_points
 from components.training.checkpoints.identity import identity_of
 from components.training.checkpoints.resume import read_states, refuse_rolled_back
 from components.training.checkpoints.shape import CONVERTED, fitted
 from components.training.guards.journal import Journal
 from components.training.guards.rollbacks import Decisions, made_under
-from components.training.job import Job, read_job
+from components.training.job import POINTS_FILE, Job, read_job
 
 KEPT = "checkpoints"
 """Folder beside the unfinished work: the pinned checkpoints of a training that has ended."""
@@ -45,7 +46,8 @@ def second_place(settings: Settings, key: str) -> SecondPlace | None:
 def going_on(job: Job, second: SecondPlace | None = None) -> tuple[Job, list[str]]:
     """The job with the checkpoint it goes on from, fitted to its ranks, if there is one, and what was passed over: see find_resume.
 
-    A checkpoint knows what had been decided about bad steps when it was written. A machine that was not there takes it from it.
+    A checkpoint knows the curve, and what had been decided about bad steps, when it was written. A machine that was not there takes both
+    from it.
     """
     found, notes = find_resume(checkpoint_folder(job), identity_of(job), refuse_rolled_back(job.rollbacks), second)
     if found is None:
@@ -54,6 +56,9 @@ def going_on(job: Job, second: SecondPlace | None = None) -> tuple[Job, list[str
         decided = read_job(found.path).rollbacks
         Decisions(rollbacks=decided, settled=len(decided)).write(job.work)
         job = job.model_copy(update={"rollbacks": decided})
+    curve = found.path / POINTS_FILE
+    if last_step(read_points(curve)[0], "loss") > last_step(read_points(job.points)[0], "loss"):
+        write_whole(job.points, curve.read_bytes())
     return job.model_copy(update={"resume": fitted(found, job.train, job.seed, job.work / CONVERTED)}), notes
 
 

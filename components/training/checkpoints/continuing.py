@@ -9,15 +9,12 @@ from components.checkpoints.manifest import COMMIT, MANIFEST, CheckpointError, r
 from components.committed import find_committed
 from components.continuation import Continuation
 from components.run.failures import FailureClass, StageError
-from components.run.filetree import link_tree, whole_folder
+from components.run.filetree import place
 from components.settings import Settings
-from components.tracking.spool import append_points, read_points
 from components.training.checkpoints.commits import checkpoint_folder
 from components.training.guards.journal import Journal
 from components.training.guards.rollbacks import Decisions
 from components.training.job import POINTS_FILE, Job, read_job
-
-_CHECKPOINT = "checkpoint"
 
 
 def bring(origin: Continuation, job: Job, settings: Settings) -> None:
@@ -31,10 +28,9 @@ def bring(origin: Continuation, job: Job, settings: Settings) -> None:
         return
     try:
         kept = _kept(origin, job.stage, settings)
-        source = kept / _CHECKPOINT
-        shutil.copytree(source, folder.begin(origin.step), ignore=shutil.ignore_patterns(MANIFEST, COMMIT), dirs_exist_ok=True)
+        shutil.copytree(kept, folder.begin(origin.step), ignore=shutil.ignore_patterns(MANIFEST, COMMIT), dirs_exist_ok=True)
         _bring_history(kept, job, origin)
-        folder.adopt(origin.step, (source / MANIFEST).read_bytes())
+        folder.adopt(origin.step, (kept / MANIFEST).read_bytes())
     except (CheckpointError, OSError, shutil.Error) as error:
         folder.discard(origin.step)
         message = f"the checkpoint of step {origin.step} of run {origin.run_id} cannot be copied whole: {error}"
@@ -42,28 +38,24 @@ def bring(origin: Continuation, job: Job, settings: Settings) -> None:
 
 
 def _kept(origin: Continuation, stage: str, settings: Settings) -> Path:
-    """The folder of this machine's copy: the checkpoint, and beside it the curve of its training."""
+    """This machine's copy of the checkpoint."""
     kept = settings.home.continued / origin.digest
-    if kept.is_dir():
-        return kept
-    found = find_committed(settings, origin.run_id, stage, origin.step)
-    if found.digest != origin.digest:
-        message = f"the checkpoint of step {origin.step} of run {origin.run_id} is another one than this run goes on from"
-        raise StageError(FailureClass.BAD_DATA, message, "that run has trained the step again; begin a new run with --continue")
-    body = found.folder.folder.parent
-    with whole_folder(kept) as fresh:
-        link_tree(found.checkpoint.path, fresh / _CHECKPOINT)
-        append_points(fresh / POINTS_FILE, read_points(body / POINTS_FILE)[0])
+    if not kept.is_dir():
+        found = find_committed(settings, origin.run_id, stage, origin.step)
+        if found.digest != origin.digest:
+            message = f"the checkpoint of step {origin.step} of run {origin.run_id} is another one than this run goes on from"
+            raise StageError(FailureClass.BAD_DATA, message, "that run has trained the step again; begin a new run with --continue")
+        place(found.checkpoint.path, kept)
     return kept
 
 
 def _bring_history(kept: Path, job: Job, origin: Continuation) -> None:
     """Before the checkpoint has its name: what a kill leaves of it is written again."""
-    decided = read_job(kept / _CHECKPOINT).rollbacks
+    decided = read_job(kept).rollbacks
     Decisions(rollbacks=decided, settled=len(decided)).write(job.work)
-    job.points.unlink(missing_ok=True)
-    append_points(job.points, [point for point in read_points(kept / POINTS_FILE)[0] if point["step"] <= origin.step])
+    if (curve := kept / POINTS_FILE).exists():  # nothing may have been logged yet
+        shutil.copyfile(curve, job.points)
     if not job.journal.is_file():
-        written = read_manifest(kept / _CHECKPOINT)["info"]
+        written = read_manifest(kept)["info"]
         by = {name: written[name] for name in ("ranks", "zero_stage", "micro_batches") if name in written}
         Journal(job.journal).add("continued", origin.step, run=origin.run_id, **by)

@@ -1,7 +1,8 @@
-"""What rank 0 notes in every checkpoint besides training state: the job, its tensors, and the files of an exported model."""
+"""What rank 0 notes in every checkpoint besides training state: the job, its tensors, the curve, and the files of an exported model."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +13,7 @@ from components.training.checkpoints.export import BESIDE
 from components.training.checkpoints.identity import info_of
 from components.training.checkpoints.stored import stored_weights
 from components.training.checkpoints.tensors import TENSORS_FILE, check_tensors, describe, frozen_digests, read_tensors, write_tensors
-from components.training.job import JOB_FILE, Job
+from components.training.job import JOB_FILE, POINTS_FILE, Job
 from components.training.start import write_beside
 
 
@@ -42,3 +43,5 @@ class Origin:
         (staging / JOB_FILE).write_text(self._job.model_dump_json(indent=1), encoding="utf-8")
         write_tensors(describe(self._network, self._digests), staging / TENSORS_FILE)
         write_beside(self._network, self._job, staging / BESIDE)
+        if self._job.points.exists():
+            shutil.copyfile(self._job.points, staging / POINTS_FILE)
