@@ -29,7 +29,7 @@ SHAPES = [
     pytest.param({"zero_stage": 2, "accumulate": 2}, id="zero-2-accumulated"),
     pytest.param({"zero_stage": 2, "ema_decay": 0.9}, id="zero-2-averaged"),
     pytest.param({"zero_stage": 3}, id="zero-3"),
-    pytest.param({"zero_stage": 3, "ema_decay": 0.9}, id="zero-3-averaged"),
+    pytest.param({"zero_stage": 3, "ema_decay": 0.9, "precision": "bf16-mixed"}, id="zero-3-averaged-bf16"),
     pytest.param({"ranks": 1}, id="plain"),
     pytest.param({"ranks": 1, "ema_decay": 0.9}, id="plain-averaged"),
 ]
