@@ -21,6 +21,7 @@ from components.run.events import EventWriter
 from components.run.failures import FailureClass, StageError
 from components.run.key import device_type
 from components.run.paths import Paths
+from components.run.record import recorded_file
 from components.settings import Settings
 from components.tracking.mlflow_run import connect, experiment_id
 from components.tracking.spool import now_ms
@@ -49,7 +50,7 @@ def evaluate_step(settings: Settings, committed: Committed, tasks: Sequence[Task
     """
     client = connect(settings)
     run_id = stage_run(client, settings, committed)
-    params = load(_recorded(settings, committed, "params.yaml"))
+    params = load(recorded_file(settings.home, committed.run.run_id, "params.yaml"))
     model, weights = export_committed(settings, committed)
     found = []
     for task in tasks or (params.tasks if committed.stage == "pretrain" else (_task(committed),)):
@@ -104,7 +105,7 @@ def _scored(
 def _checkout(settings: Settings, committed: Committed, folder: Path) -> Paths:
     """A folder with the run's index, by the hash in its lock, and its input."""
     paths = Paths(folder)
-    lock = _recorded(settings, committed, "dvc.lock").read_text(encoding="utf-8")
+    lock = recorded_file(settings.home, committed.run.run_id, "dvc.lock").read_text(encoding="utf-8")
     paths.outputs.mkdir(parents=True)
     paths.index.symlink_to(open_locked(settings.root, lock, committed.run.run_id).folder.resolve())
     for root in (settings.home.worktrees / committed.run.run_id, settings.root):
@@ -113,15 +114,6 @@ def _checkout(settings: Settings, committed: Committed, folder: Path) -> Paths:
             paths.input.symlink_to(Paths(root).input.resolve())
             break
     return paths
-
-
-def _recorded(settings: Settings, committed: Committed, name: str) -> Path:
-    """A file of the run: beside its logs when it has ended, in its checkout before."""
-    run_id = committed.run.run_id
-    for path in (settings.home.run(run_id).folder / name, settings.home.worktrees / run_id / name):
-        if path.is_file():
-            return path
-    raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no {name} any more", "`mmfs runs` lists the runs")
 
 
 def _task(committed: Committed) -> Task:

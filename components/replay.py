@@ -33,6 +33,7 @@ from components.run.filetree import link_tree
 from components.run.key import device_type
 from components.run.main import StageContext
 from components.run.paths import Paths, RunFiles
+from components.run.record import recorded_file
 from components.run.work import WorkFolder
 from components.run.workspace import RunRecord
 from components.settings import Settings
@@ -150,7 +151,6 @@ class _Run:
         self.settings, self.run_id, self.stage = settings, run_id, stage
         self.address = stage if stage == "pretrain" else f"finetune@{stage}"
         self._files: RunFiles = settings.home.run(run_id)
-        self._checkout = settings.home.worktrees / run_id
         self._key = stage_key(self._files, self.address, run_id)
         self._work = settings.work_root / self._key / "body"
         places = (self._work / "checkpoints", self._work.parent / KEPT)
@@ -170,7 +170,7 @@ class _Run:
 
     def job(self, checkpoint: Checkpoint | None, scratch: Path) -> Job:
         """What the ranks did, to be done in `scratch`: from a copy of the checkpoint, or from the stage's start."""
-        lock = self._recorded("dvc.lock").read_text(encoding="utf-8")
+        lock = recorded_file(self.settings.home, self.run_id, "dvc.lock").read_text(encoding="utf-8")
         places = {"index": open_locked(self.settings.root, lock, self.run_id).folder.resolve(), "work": scratch.resolve()}
         if checkpoint is None:
             job = self._from_start(lock, scratch, places["index"])
@@ -211,20 +211,13 @@ class _Run:
         share(self.settings.root, checkout, self.settings.remote)
         (_made(paths.outputs) / "index").symlink_to(index)
         _place(lock, "pretrain", paths.pretrain, self.settings.root)
-        params = load(self._recorded("params.yaml"))
+        params = load(recorded_file(self.settings.home, self.run_id, "params.yaml"))
         tracking = StageRun(SpoolWriter(scratch / "spool"), None)  # nobody sends it
         work = WorkFolder(scratch / "begun", checkout)
         work.body.mkdir(parents=True)
         context = StageContext(self.address, self._key, device_type(), self.settings, EventWriter(None), work, tracking)
         start = begin(params, self.stage, paths, context, partial(stage_config, params, paths, self.stage))
         return plan_job(params, paths, context, self.stage, start)
-
-    def _recorded(self, name: str) -> Path:
-        """A file of the run: beside its logs when it has ended, in its checkout before."""
-        for path in (self._files.folder / name, self._checkout / name):
-            if path.is_file():
-                return path
-        raise StageError(FailureClass.BAD_DATA, f"run {self.run_id} has no {name} any more", "`mmfs runs` lists the runs")
 
     def _tracked(self) -> dict[tuple[int, str], float]:
         """What MLflow holds of the stage's key, whichever run computed it; nothing where it cannot be asked."""

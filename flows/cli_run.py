@@ -44,7 +44,7 @@ def run(
         str | None,
         typer.Option(
             "--continue",
-            help="Go on from a checkpoint of this run, its newest or RUN@STEP, on other ranks.",
+            help="Go on from a checkpoint of this run, its newest or RUN@STEP, with its parameters, but for those of --set.",
             metavar="RUN",
             show_default=False,
         ),
@@ -62,10 +62,11 @@ def run(
 
     Example: `mmfs run --from finetune --init models:/mmfs-vqa@champion --tasks vqa`
 
-    Example: `mmfs run --preset small --continue latest --set pretrain.ranks=1`
+    Example: `mmfs run --continue latest --set pretrain.ranks=1`
     """
     root = repository_root()
-    overrides = [*(assignments or ()), *_start(first, init), *_continued(earlier)]
+    recorded, continued = _continued(earlier, preset)
+    overrides = [*recorded, *(assignments or ()), *_start(first, init), *continued]
     if tasks is not None:
         overrides.append(f"tasks=[{tasks}]")
     options = RunOptions(root, preset, tuple(overrides), data.resolve() if data else None, promote, fresh)
@@ -103,23 +104,31 @@ def _start(first: str, init: str | None) -> list[str]:
     return [f"pretrain.init_from={json.dumps(str(start))}", *skipped]
 
 
-def _continued(earlier: str | None) -> list[str]:
-    """What --continue means in params.yaml: the stage that the run was at, held to the digest of its checkpoint. Raises CommandError."""
+def _continued(earlier: str | None, preset: str | None) -> tuple[list[str], list[str]]:
+    """What --continue means in params.yaml: the run's own values, and the stage that it was at, held to the digest of its checkpoint.
+
+    Raises CommandError, StageError.
+    """
     if earlier is None:
-        return []
+        return [], []
     from components.committed import find_unfinished
     from components.continuation import Continuation
-    from components.params import Params
-    from components.run.record import RunRecords
+    from components.params import PARAMS_FILE, Params, read_mapping
+    from components.run.parameters import assignments
+    from components.run.record import RunRecords, recorded_file
     from components.settings import Settings
 
+    if preset is not None:
+        raise CommandError("--continue has the parameters of that run", "leave --preset out; --set changes single ones", BAD_USAGE)
     name, _, step = earlier.partition("@")
     if step and not step.isdecimal():
         raise CommandError(f"--continue {earlier}: {step!r} is no step", "write --continue RUN or --continue RUN@STEP", BAD_USAGE)
     settings = Settings(root=repository_root())
     found = find_unfinished(settings, RunRecords(settings.home).find(name).run_id, int(step) if step else None)
     origin = Continuation(found.run.run_id, found.step, found.digest)
-    return [f"{Params.training_key(found.stage)}.continue_from={json.dumps(str(origin))}"]
+    recorded = read_mapping(recorded_file(settings.home, found.run.run_id, PARAMS_FILE))
+    own = assignments(read_mapping(settings.root / PARAMS_FILE), recorded)
+    return own, [f"{Params.training_key(found.stage)}.continue_from={json.dumps(str(origin))}"]
 
 
 def _check(options: RunOptions) -> None:

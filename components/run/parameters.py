@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ def resolve(root: Path, preset: str | None = None, overrides: Sequence[str] = ()
     check_startable(params)
     check_starts(params, root)
     return values
+
+
+def assignments(values: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What `--set` would have to say, each `key.path=value`, so that a mapping has every value of another one."""
+    found = []
+    for key, value in wanted.items():
+        own = values.get(key)
+        if own and isinstance(own, dict) and isinstance(value, dict) and not any("." in name or "=" in name for name in value):
+            found += assignments(own, value, f"{prefix}{key}.")
+        elif own != value:
+            found.append(f"{prefix}{key}={json.dumps(value)}")
+    return found
 
 
 def check_startable(params: Params) -> None:

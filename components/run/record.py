@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.run import workspace
+from components.run.failures import FailureClass, StageError
 from components.run.filetree import write_whole
 from components.run.lease import Owner, is_held, owner_of
 from components.run.paths import Home, RunFiles
@@ -43,6 +44,14 @@ class RunRecord:
     def is_alive(self) -> bool:
         """Whether its process still runs it."""
         return self.state == "Running"
+
+
+def recorded_file(home: Home, run_id: str, name: str) -> Path:
+    """A file of a run, such as params.yaml: beside its logs when it has ended, in its checkout before. Raises StageError (bad_data)."""
+    for path in (home.run(run_id).folder / name, home.worktrees / run_id / name):
+        if path.is_file():
+            return path
+    raise StageError(FailureClass.BAD_DATA, f"run {run_id} has no {name} any more", "`mmfs runs` lists the runs")
 
 
 class RunRecords:

@@ -19,7 +19,7 @@ import yaml
 from components.run.paths import Home
 
 KILLS = 12
-SOONEST_S, LATEST_S = 2.0, 45.0
+SOONEST_S, LATEST_S = 2.0, 20.0
 ORPHANS_S = 30.0
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from components.checkpoints.folder import CheckpointFolder
+from components.run.events import EventWriter
+from components.run.parameters import as_yaml, merged
+from components.run.workspace import Request, RunRecord
+from components.settings import Settings
+
 SOURCE = Path(__file__).parents[2]
 OVERLAYS = sorted(path.stem for path in (SOURCE / "params").glob("*.yaml"))
 MEMORY = """
@@ -54,6 +60,22 @@ def test_people_read_groups_batch_budget_and_mixture(mmfs, repository: Path) -> 
     plain, averaged = (mmfs("run", "--dry-run", *more).out for more in ((), ("--set", "pretrain.ema_decay=0.999")))
     assert "would refuse" not in plain + averaged
     assert ("average" in plain, "average  of the weights with decay 0.999" in averaged) == (False, True)
+
+
+def test_what_goes_on_has_the_parameters_of_its_run(mmfs, repository: Path) -> None:
+    settings, key = Settings(root=repository), "k" * 64
+    files = settings.home.run("a-run")
+    RunRecord(1, "a-run", 0.0, Request("abc", None, "p" * 64)).write(files.record)
+    EventWriter(files.events("pretrain")).started("pretrain", key)
+    (files.folder / "params.yaml").write_text(as_yaml(merged(repository, "small", ["pretrain.steps=77"])))
+    folder = CheckpointFolder(settings.work_root / key / "body" / "checkpoints")
+    folder.begin(40)
+    folder.commit(40, {})
+    plan = json.loads(mmfs("run", "--continue", "a-run", "--set", "pretrain.ranks=1", "--dry-run", "--json").out)["stages"][0]
+    small = json.loads(mmfs("run", "--preset", "small", "--dry-run", "--json").out)["stages"][0]
+    assert (plan["steps"], plan["ranks"], plan["parameters"]) == (77, 1, small["parameters"])
+    ended = mmfs("run", "--continue", "a-run", "--preset", "small", "--dry-run")
+    assert (ended.status, "leave --preset out" in ended.err) == (64, True)
 
 
 def test_a_wrong_pattern_is_named(mmfs, repository: Path) -> None:
