@@ -126,7 +126,7 @@ class CheckpointFolder:
             raise
         self._files.sync(staging)
         self._name(staging, self.folder / f"step-{step:08d}")
-        return self.at(step)
+        return self.marked(step)
 
     def discard(self, step: int) -> None:
         """Remove what is written and not committed of a step."""

@@ -45,10 +45,9 @@ def train(
 
     Goes on from the last good checkpoint of the work folder, as often as it takes (`Attempts`). Raises StageError.
     """
-    plan = partial(plan_job, params, paths, context, stage, start)
-    job = plan()
+    job = new_job(params, paths, context, stage, start)
     if not job.export.is_dir():
-        _run_ranks(plan, context)
+        _run_ranks(partial(plan_job, params, paths, context, stage, start), context)
     points, _ = read_points(job.points)
     curve = [point for point in points if _CURVE[0] in point["metrics"]]
     weights = describe_weights(job.export)
@@ -71,11 +70,23 @@ def train(
 
 def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, start: Path | dict[str, Any] | Started) -> Job:
     """The job of a stage, with the checkpoint it goes on from."""
+    job = new_job(params, paths, context, stage, start)
+    if job.train.continue_from is not None:
+        bring(Continuation.parse(job.train.continue_from), job, context.settings)
+    job, notes = going_on(job, second_place(context.settings, context.work.folder.name))
+    for note in notes:
+        _log.warning("%s: %s", stage, note)
+    if job.resume is not None:
+        _log.info("%s: going on after step %d", stage, step_of(job.resume))
+    return job
+
+
+def new_job(params: Params, paths: Paths, context: StageContext, stage: str, start: Path | dict[str, Any] | Started) -> Job:
+    """The same before anybody has looked for a checkpoint."""
     training = params.training(stage)
     text, image = training.text_loss_weight, training.image_loss_weight
     work = context.work.body.resolve()
-    rollbacks = read_decisions(work).rollbacks
-    job = Job(
+    return Job(
         stage=stage,
         seed=params.seed,
         deterministic=params.deterministic,
@@ -89,19 +100,11 @@ def plan_job(params: Params, paths: Paths, context: StageContext, stage: str, st
         model=start.config.to_dict() if isinstance(start, Started) else start if isinstance(start, dict) else None,
         initial=start.weights if isinstance(start, Started) else start if isinstance(start, Path) else None,
         resume=None,
-        rollbacks=rollbacks,
+        rollbacks=read_decisions(work).rollbacks,
         index=paths.index.resolve(),
         shards=shard_places(paths, context.settings),
         work=work,
     )
-    if training.continue_from is not None:
-        bring(Continuation.parse(training.continue_from), job, context.settings)
-    job, notes = going_on(job, second_place(context.settings, context.work.folder.name))
-    for note in notes:
-        _log.warning("%s: %s", stage, note)
-    if job.resume is not None:
-        _log.info("%s: going on after step %d", stage, step_of(job.resume))
-    return job
 
 
 def name_patterns(params: Params, stage: str) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from components.checkpoints.manifest import COMMIT, MANIFEST, CheckpointError, read_manifest
 from components.committed import find_committed
@@ -13,12 +15,11 @@ from components.run.filetree import place
 from components.settings import Settings
 from components.training.checkpoints.commits import checkpoint_folder
 from components.training.guards.journal import Journal
-from components.training.guards.rollbacks import Decisions
-from components.training.job import POINTS_FILE, Job, read_job
+from components.training.job import Job
 
 
 def bring(origin: Continuation, job: Job, settings: Settings) -> None:
-    """Copy the checkpoint into the job's work folder as its first one, with the curve and the rollbacks up to it; once.
+    """Copy the checkpoint into the job's work folder as its first one, once. The curve and the rollbacks up to it are in it.
 
     It is kept below `continued` under its digest, so that the run can be reproduced when the other one's work is gone. Raises StageError:
     bad_data where it is gone, damaged or another one.
@@ -29,7 +30,7 @@ def bring(origin: Continuation, job: Job, settings: Settings) -> None:
     try:
         kept = _kept(origin, job.stage, settings)
         shutil.copytree(kept, folder.begin(origin.step), ignore=shutil.ignore_patterns(MANIFEST, COMMIT), dirs_exist_ok=True)
-        _bring_history(kept, job, origin)
+        _tell(job, read_manifest(kept)["info"], origin)
         folder.adopt(origin.step, (kept / MANIFEST).read_bytes())
     except (CheckpointError, OSError, shutil.Error) as error:
         folder.discard(origin.step)
@@ -49,13 +50,8 @@ def _kept(origin: Continuation, stage: str, settings: Settings) -> Path:
     return kept
 
 
-def _bring_history(kept: Path, job: Job, origin: Continuation) -> None:
-    """Before the checkpoint has its name: what a kill leaves of it is written again."""
-    decided = read_job(kept).rollbacks
-    Decisions(rollbacks=decided, settled=len(decided)).write(job.work)
-    if (curve := kept / POINTS_FILE).exists():  # nothing may have been logged yet
-        shutil.copyfile(curve, job.points)
+def _tell(job: Job, written: Mapping[str, Any], origin: Continuation) -> None:
+    """Once, before the checkpoint has its name: what a kill leaves of it is copied again."""
     if not job.journal.is_file():
-        written = read_manifest(kept)["info"]
         by = {name: written[name] for name in ("ranks", "zero_stage", "micro_batches") if name in written}
         Journal(job.journal).add("continued", origin.step, run=origin.run_id, **by)
