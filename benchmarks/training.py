@@ -14,12 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.alone import calls, cost, in_own_process
 from benchmarks.published_step import published_twin
@@ -32,6 +32,7 @@ from components.launch.local import launch_ranks
 from components.launch.warm import start_warm, warm_ranks
 from components.params import Params, merge, parse, read_mapping
 from components.tracking.spool import read_points
+from components.training.averages import AVERAGE, AveragedAdamW, decay_at
 from components.training.checkpoints.commits import COMMITS_FILE
 from components.training.guards.journal import read_journal
 from components.training.job import Job, write_job
@@ -42,6 +43,7 @@ from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 
 CORES = 2
+ADAMW: dict[str, Any] = {"lr": 1e-4, "fused": True}
 SKIPPED = 4
 """Steps at the start that do not count."""
 CHECKPOINT_EVERY = 100
@@ -62,6 +64,7 @@ def main() -> None:
             rows += steps(line, name, asked)
         rows += checkpoints(line, "small", asked)
     rows += published_form(asked)
+    rows += averages(asked)
     if torch.cuda.is_available():
         rows += in_own_process(on_gpu, asked.quick)
     publish("training", rows, asked)
@@ -249,6 +252,41 @@ def published_form(asked: Options) -> list[Row]:
         rows.append(Row(case, f"{name}, forward+backward", own, "s", "output is that of the step", peer=peer, ratio=peer / own))
     rows.append(Row(case, "all the rest and AdamW", rest, "s", check))
     return rows
+
+
+def averages(asked: Options) -> list[Row]:
+    """AdamW that keeps an average of the weights beside AdamW, on as many numbers as the smaller presets have."""
+    plain, averaged = _weights(), _weights()
+    optimizers = (torch.optim.AdamW([{"params": plain}], **ADAMW), AveragedAdamW([{"params": averaged}], 0.5, **ADAMW))
+    expected: list[Tensor] = []
+    for step in (1, 2, 3):
+        for optimizer in optimizers:
+            optimizer.step()
+        now = [one.detach().clone() for one in plain]
+        expected = [torch.lerp(weight, one, decay_at(step, 0.5)) for weight, one in zip(now, expected or now, strict=True)]
+    for one, other, average in zip(plain, averaged, expected, strict=True):
+        assert torch.equal(one, other)
+        assert_close(optimizers[1].state[other][AVERAGE], average, "op")
+
+    def once(optimizer: torch.optim.Optimizer) -> float:
+        started = time.perf_counter()
+        optimizer.step()
+        return time.perf_counter() - started
+
+    rounds = [in_turn([partial(once, one) for one in optimizers], 5 if asked.quick else 30) for _ in range(asked.repetitions)]
+    bare, own = (statistics.median(each) / 1e3 for each in zip(*rounds, strict=True))
+    check = "the weights are AdamW's, the averages those of its weights"
+    case = f"AdamW of {sum(map(Tensor.numel, plain)):,} numbers"
+    return [Row(case, "a step with ema_decay", own, "s", check, peer=bare, ratio=own / bare)]
+
+
+def _weights() -> list[nn.Parameter]:
+    """Matrices with gradients, the same ones for each call."""
+    generator = torch.Generator().manual_seed(0)
+    found = [nn.Parameter(torch.randn(512, 512, generator=generator)) for _ in range(64)]
+    for one in found:
+        one.grad = torch.randn(512, 512, generator=generator)
+    return found
 
 
 def _same_step(ours: MMInterleaved, twin: MMInterleaved, batch: Any) -> str:
