@@ -153,12 +153,14 @@ def stage_key(files: RunFiles, address: str, run_id: str) -> str:
 
 def _from_second(settings: Settings, key: str, local: CheckpointFolder, step: int | None) -> CheckpointFolder | None:
     """A folder beside the unfinished work with the step, or with the newest, where the second place has it and `local` has not."""
-    folder = CheckpointFolder(settings.work_root / key / FETCHED)
+    here, folder = local.steps(), CheckpointFolder(settings.work_root / key / FETCHED)
+    second = second_place(settings, key)
+    if second is None or step in here:
+        return None
     try:
-        second = second_place(settings, key)
-        steps = second.steps() if second else []
-        wanted = max(steps, default=0) if step is None else step
-        if second is None or wanted not in steps or wanted in local.steps() or (step is None and wanted < max(local.steps(), default=0)):
+        there = second.steps()
+        wanted = max(there, default=0) if step is None else step
+        if wanted not in there or wanted in here or (step is None and wanted < max(here, default=0)):
             return None
         if wanted not in folder.steps():
             folder.folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +169,8 @@ def _from_second(settings: Settings, key: str, local: CheckpointFolder, step: in
                 place(copy.adopt(wanted, second.fetch(wanted, copy.begin(wanted))).path, folder.folder / f"step-{wanted:08d}")
         return folder
     except (PlaceError, CheckpointError) as error:
+        if here and step is None:
+            return None
         raise StageError(FailureClass.INFRASTRUCTURE, f"MMFS_CHECKPOINTS: {error}", "look whether it answers, or unset it") from None
 
 

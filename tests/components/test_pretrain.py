@@ -247,6 +247,9 @@ def test_a_step_that_only_the_second_place_has_is_copied_back(running: tuple[Set
         with hold(both, found) as held:
             assert verify(held.checkpoint.path).step == found.step
     assert find_committed(both, "a-run", "pretrain", 2).digest == here.digest
+    gone = settings.model_copy(update={"checkpoints": str(tmp_path / "nowhere")})
+    (tmp_path / "nowhere").write_text("no folder")
+    assert [find_committed(gone, "a-run", "pretrain", step).step for step in (4, None)] == [4, 4], "what is here needs no other place"
     shutil.rmtree(here.folder.folder.parent)
     assert find_unfinished(both, "a-run").digest == here.digest
     (tmp_path / "place" / here.key / "step-00000002" / "COMMIT").write_bytes(b"torn")
