@@ -153,23 +153,23 @@ def stage_key(files: RunFiles, address: str, run_id: str) -> str:
 
 def _from_second(settings: Settings, key: str, local: CheckpointFolder, step: int | None) -> CheckpointFolder | None:
     """A folder beside the unfinished work with the step, or with the newest, where the second place has it and `local` has not."""
-    here, folder = local.steps(), CheckpointFolder(settings.work_root / key / FETCHED)
     second = second_place(settings, key)
-    if second is None or step in here:
+    if second is None or step in local.steps():
         return None
+    newest, folder = max(local.steps(), default=0), CheckpointFolder(settings.work_root / key / FETCHED)
     try:
         there = second.steps()
         wanted = max(there, default=0) if step is None else step
-        if wanted not in there or wanted in here or (step is None and wanted < max(here, default=0)):
+        if wanted not in there or (step is None and wanted <= newest):
             return None
         if wanted not in folder.steps():
             folder.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.folder, prefix=".copying-") as scratch:
-                copy = CheckpointFolder(Path(scratch))
-                place(copy.adopt(wanted, second.fetch(wanted, copy.begin(wanted))).path, folder.folder / f"step-{wanted:08d}")
+            with tempfile.TemporaryDirectory(dir=folder.folder, prefix=".copying-") as scratch:  # another process may copy it too
+                copy = second.copy_to(wanted, CheckpointFolder(Path(scratch)))
+                place(copy.path, folder.folder / copy.path.name)
         return folder
     except (PlaceError, CheckpointError) as error:
-        if here and step is None:
+        if newest and step is None:
             return None
         raise StageError(FailureClass.INFRASTRUCTURE, f"MMFS_CHECKPOINTS: {error}", "look whether it answers, or unset it") from None
 

@@ -70,8 +70,7 @@ def _from_second(
             try:
                 told = second.info(step)
                 if others(told) is None:
-                    manifest = second.fetch(step, folder.begin(step))
-                    told = folder.adopt(step, manifest)
+                    told = second.copy_to(step, folder)
                 if (reason := refuse(told)) is None:
                     return told, reasons
                 reasons.append(f"{told.path}: {reason}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import MANIFEST, Checkpoint, CheckpointError, marker, parse_manifest, read_manifest, sha256_of
 from components.checkpoints.places import Place, PlaceError
 from components.checkpoints.retention import Retention, kept
@@ -98,6 +99,10 @@ class SecondPlace:
             except PlaceError as error:
                 raise CheckpointError(f"step {step} cannot be fetched: {error}") from None
         return manifest
+
+    def copy_to(self, step: int, folder: CheckpointFolder) -> Checkpoint:
+        """Fetch a checkpoint and commit it in a folder, verified. Raises CheckpointError, PlaceError."""
+        return folder.adopt(step, self.fetch(step, folder.begin(step)))
 
     def retain(self, rule: Retention, pinned: Mapping[int, str], scores: Mapping[int, float], good: int) -> None:
         """Drop what retention does not keep."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
-from training_world import STEPS, World, train_params
+from training_world import SHAPES, STEPS, World, train_params
 
 from components.checkpoints.folder import CheckpointFolder
 from components.checkpoints.manifest import ENGINE
@@ -21,15 +21,8 @@ from components.run.failures import StageError
 from components.training.averages import AVERAGE, AveragedAdamW, decay_at
 from components.training.checkpoints.commits import going_on
 from components.training.checkpoints.stored import stored_averages, stored_weights
-from kernels.testing import assert_close
 
 DECAY = 0.6
-SHAPES = [
-    pytest.param({"zero_stage": 1}, id="zero-1"),
-    pytest.param({"zero_stage": 2, "accumulate": 2}, id="zero-2-accumulated"),
-    pytest.param({"zero_stage": 3, "whole_parameters": 0}, id="zero-3"),
-    pytest.param({"ranks": 1}, id="plain"),
-]
 
 
 def by_hand(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -71,8 +64,9 @@ def test_a_step_that_the_loss_scaler_left_out_leaves_the_average_out() -> None:
     assert float(optimizer.state[weight]["step"]) == 1
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_export_is_the_average_killed_or_not(shape: dict[str, Any], warm: Mapping[str, str], tmp_path: Path) -> None:
+    shape = {"whole_parameters": 0, **shape}
     train = train_params(ema_decay=DECAY, checkpoint_every_steps=1, checkpoints={"keep_last": STEPS}, **shape)
     whole, bare = World(tmp_path / "whole", train, warm), World(tmp_path / "bare", train_params(**shape), warm)
     for world in (whole, bare):
@@ -89,22 +83,6 @@ def test_the_export_is_the_average_killed_or_not(shape: dict[str, Any], warm: Ma
     assert dead is not None
     assert killed.attempt() is None
     assert killed.digest == whole.digest
-
-
-@pytest.mark.faults
-def test_averages_go_along_when_ranks_come_and_go(warm: Mapping[str, str], tmp_path: Path) -> None:
-    """Each way of storing is read by another: ZeRO 3 by ZeRO 1, that by one process, that by ZeRO 3 (test_training_zero: ZeRO 2)."""
-    averaged = {"ema_decay": DECAY, "checkpoint_every_steps": 1}
-    whole = World(tmp_path / "whole", train_params(ranks=1, **averaged), warm)
-    assert whole.attempt(NO_DROPOUT="1") is None
-    for shape, kill in (({"zero_stage": 3}, "2:1:9"), ({"zero_stage": 1}, "4:0:9"), ({"ranks": 1}, "6:0:9"), ({"zero_stage": 3}, None)):
-        world = World(tmp_path / "changed", train_params(whole_parameters=0, **averaged, **shape), warm)
-        dead = world.attempt(NO_DROPOUT="1", **({"KILL_AT": kill} if kill else {}))
-        assert (dead is None) == (kill is None), world.failure
-        (world.work / "killed").unlink(missing_ok=True)
-    expected = load_file(whole.work / "export" / "model.safetensors")
-    for name, found in load_file(world.work / "export" / "model.safetensors").items():
-        assert_close(found, expected[name], "module", name)
 
 
 def test_another_decay_is_another_training(warm: Mapping[str, str], tmp_path: Path) -> None:

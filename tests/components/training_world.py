@@ -30,6 +30,13 @@ from components.training.job import Job, forget_failures, read_failure, write_jo
 
 HERE = Path(__file__).parent
 STEPS = 8
+SHAPES: dict[str, dict[str, Any]] = {
+    "zero-1": {"zero_stage": 1},
+    "zero-2-accumulated": {"zero_stage": 2, "accumulate": 2},
+    "zero-3": {"zero_stage": 3},
+    "plain": {"ranks": 1},
+}
+"""Every way in which a step is shared out and its state stored."""
 
 
 def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
